@@ -1,0 +1,1 @@
+//! Kubernetes API semantics without I/O: selectors, patches, schemas, JSONPath, tables.

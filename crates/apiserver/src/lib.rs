@@ -1,0 +1,1 @@
+//! The embedded Kubernetes API server: a value that serves resources from memory and keeps them in a journal.

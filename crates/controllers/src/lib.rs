@@ -1,0 +1,1 @@
+//! Controllers, one folder per kind: plan, act, status.

@@ -1,0 +1,12 @@
+//! The seams through which the outside comes in: time, randomness, keys, the network; and the loop that drives controllers.
+//!
+//! No other crate reads a clock, opens a socket or draws a random number. In the product these seams are the machine's own; in a
+//! simulated run they are tokio's paused clock, one seed and in-memory streams, so that a run replays exactly.
+
+pub mod clock;
+pub mod defects;
+pub mod http;
+pub mod log;
+pub mod net;
+pub mod random;
+pub mod tls;

@@ -1,0 +1,1 @@
+//! Messages of vCenter's SOAP API, one codec for both sides.

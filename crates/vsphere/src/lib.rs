@@ -1,0 +1,1 @@
+//! vCenter client and the operations on it: inventory, clone, power, property updates, destroy.
