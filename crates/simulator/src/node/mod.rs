@@ -1,0 +1,1 @@
+//! Talos nodes: what runs inside a virtual machine.

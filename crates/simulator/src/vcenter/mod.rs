@@ -1,0 +1,1 @@
+//! The simulated vCenter: the inventory, which is the truth, and the SOAP face it shows.

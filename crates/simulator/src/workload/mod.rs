@@ -1,0 +1,1 @@
+//! The Kubernetes that simulated nodes form: an API server for each cluster.
