@@ -6,7 +6,10 @@
 pub mod clock;
 pub mod defects;
 pub mod http;
+pub mod keys;
 pub mod log;
 pub mod net;
+pub mod pem;
 pub mod random;
 pub mod tls;
+pub mod x509;
