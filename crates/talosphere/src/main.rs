@@ -1,2 +1,7 @@
 //! One binary that turns Cluster API manifests into running Talos clusters on vSphere.
+
+mod environment;
+mod problem;
+mod render;
+
 fn main() {}
