@@ -11,5 +11,6 @@ pub mod log;
 pub mod net;
 pub mod pem;
 pub mod random;
+pub mod reconcile;
 pub mod tls;
 pub mod x509;
