@@ -116,3 +116,6 @@ pub trait Reconciler: Send + Sync + 'static {
     /// Whatever stopped the pass; the loop records it and tries again with a growing delay.
     async fn reconcile(&self, key: &ObjectKey) -> Result<Action, Error>;
 }
+
+#[cfg(all(test, feature = "seeded"))]
+mod tests;
