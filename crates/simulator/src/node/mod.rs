@@ -4,6 +4,10 @@
 //! certificates, addresses and names from the configuration it received, as a real node does.
 
 pub mod configuration;
+pub mod etcd;
+pub mod guestinfo;
+pub mod latency;
+pub mod links;
 pub mod release;
 #[cfg(test)]
 pub(crate) mod test_support;

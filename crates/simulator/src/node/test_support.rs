@@ -15,3 +15,9 @@ pub(crate) fn reference(path: &str) -> Option<String> {
     }
     std::fs::read_to_string(format!("{root}/{path}")).ok()
 }
+
+/// Standard base64.
+pub(crate) fn base64(text: &str) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(text)
+}
