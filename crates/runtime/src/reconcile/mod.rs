@@ -117,5 +117,6 @@ pub trait Reconciler: Send + Sync + 'static {
     async fn reconcile(&self, key: &ObjectKey) -> Result<Action, Error>;
 }
 
-#[cfg(all(test, feature = "seeded"))]
+#[cfg(test)]
+#[cfg(feature = "seeded")]
 mod tests;

@@ -10,7 +10,7 @@ use crate::reconcile::{ObjectKey, Store};
 fn object(name: &str, uid: u64, revision: u64) -> ConfigMap {
     serde_json::from_value(json!({
         "metadata": {"name": name, "namespace": "default", "uid": format!("{name}-{uid}"), "resourceVersion": revision.to_string(),
-            "labels": {"cluster.x-k8s.io/cluster-name": if revision % 2 == 0 { "even" } else { "odd" }},
+            "labels": {"cluster.x-k8s.io/cluster-name": if revision.is_multiple_of(2) { "even" } else { "odd" }},
             "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": format!("owner-{}", revision % 3)}]},
     }))
     .unwrap()
