@@ -1,0 +1,85 @@
+//! The way to workload clusters: one cached connection per cluster, one watch on its Nodes, and a state that tells since when and why.
+//!
+//! A reconcile never waits on a workload cluster: it reads the last known Nodes, hands in what is to be done, and is woken when something
+//! came of it. Nothing here returns a future.
+
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
+use runtime::reconcile::ObjectKey;
+use serde_json::Value;
+
+/// Whether a workload cluster's API answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Connection {
+    /// Not tried yet: what is missing for a try (an address, the kubeconfig secret).
+    Waiting { on: String },
+    /// The Nodes are followed.
+    Connected { since: Timestamp },
+    /// The Nodes are as last seen, if ever.
+    Disconnected { since: Timestamp, because: String },
+}
+
+impl Connection {
+    /// Whether the Nodes are followed.
+    pub fn is_connected(&self) -> bool {
+        matches!(self, Self::Connected { .. })
+    }
+}
+
+impl fmt::Display for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Waiting { on } => write!(f, "not connected yet: waiting for {on}"),
+            Self::Connected { since } => write!(f, "connected since {}", since.strftime("%T")),
+            Self::Disconnected { since, because } => write!(f, "disconnected since {}: {because}", since.strftime("%T")),
+        }
+    }
+}
+
+/// What came of manifests that were handed in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// In work, or waiting for the connection.
+    Pending,
+    /// All objects are there.
+    Done,
+    /// Some object was refused; tried again with the next change.
+    Failed(String),
+}
+
+/// Called with the key of a Cluster whose connection, Nodes or work changed.
+pub type Tap = Arc<dyn Fn(&ObjectKey) + Send + Sync>;
+
+/// Workload clusters, by the key of their Cluster.
+pub trait Clusters: fmt::Debug + Send + Sync {
+    /// The state of the connection. Begins to connect when it is asked for the first time.
+    fn connection(&self, cluster: &ObjectKey) -> Connection;
+
+    /// The Nodes as last seen, by name; none before the first connection.
+    fn nodes(&self, cluster: &ObjectKey) -> Vec<Arc<Node>>;
+
+    /// Hands in a merge patch of a Node. What came of it shows in the Node.
+    fn patch_node(&self, cluster: &ObjectKey, node: &str, patch: Value);
+
+    /// Hands in the deletion of a Node, of exactly the one with this uid. What came of it shows in the Nodes.
+    fn delete_node(&self, cluster: &ObjectKey, node: &str, uid: &str);
+
+    /// Hands in objects to be created where they are missing; `work` names them for [`Clusters::applied`]. Handing in the same again
+    /// changes nothing while it is in work.
+    fn apply(&self, cluster: &ObjectKey, work: &str, objects: Vec<Value>);
+
+    /// What came of the objects handed in as `work`; none when nothing was, in this process.
+    fn applied(&self, cluster: &ObjectKey, work: &str) -> Option<Applied>;
+
+    /// The last call that failed, and why; none after one that went well.
+    fn trouble(&self, cluster: &ObjectKey) -> Option<String>;
+
+    /// Tries to connect now rather than after the present delay: something happened that makes an answer likely.
+    fn hasten(&self, cluster: &ObjectKey);
+
+    /// Calls `tap` with every later change.
+    fn subscribe(&self, tap: Tap);
+}
