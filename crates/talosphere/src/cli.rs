@@ -1,0 +1,274 @@
+//! The command line: kubectl's grammar and meanings wherever there is one.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Turns Cluster API manifests into running Talos Linux clusters on VMware vSphere, and keeps them running.
+#[derive(Debug, Parser)]
+#[command(name = "talosphere", version, disable_help_subcommand = true, max_term_width = 100)]
+pub struct Cli {
+    /// Where state is kept [default: $XDG_STATE_HOME/talosphere]
+    #[arg(long, global = true, value_name = "DIR", env = "TALOSPHERE_STATE", hide_env_values = true)]
+    pub state: Option<PathBuf>,
+    /// More on standard error: -v steps, -vv everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// A cluster on the simulator, in this process, with live progress
+    Demo(Demo),
+    /// The simulator as its own process, for any client
+    Simulate(Simulate),
+    /// Templates and environment files to manifests
+    Render(Render),
+    /// Render, check, apply, wait, write kubeconfig and talosconfig; run again to continue
+    Up(Up),
+    /// The API and the controllers in the foreground
+    Serve(Serve),
+    /// Objects in a table, or as YAML or JSON
+    Get(Get),
+    /// The tree of a cluster: what is ready, what waits for what
+    Describe(Describe),
+    /// The administrator's kubeconfig of a cluster
+    Kubeconfig(OfCluster),
+    /// The talosconfig of a cluster
+    Talosconfig(OfCluster),
+    /// The Talos API of a cluster's nodes; no address needed
+    Talos(Talos),
+    /// Change the number of machines
+    Scale(Scale),
+    /// Delete clusters and other objects, and prove that nothing is left
+    Delete(Delete),
+    /// What an error code means and what to do
+    Error(ErrorPage),
+}
+
+/// Which manifests, with which values.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Input {
+    /// Manifest or template; may be repeated; `-` is standard input
+    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// File of `NAME=value` or `export NAME=value` lines; may be repeated, a later file wins
+    #[arg(long = "env", value_name = "FILE")]
+    pub env_files: Vec<PathBuf>,
+    /// Value of a template variable; wins over the environment and over --env files
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Namespace {
+    /// Namespace
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Demo {
+    #[command(flatten)]
+    pub input: Input,
+    /// Files that belong to the new cluster, applied when its API answers
+    #[arg(long, value_name = "FILE")]
+    pub workload: Vec<PathBuf>,
+    /// End when the cluster is ready
+    #[arg(long)]
+    pub exit_when_ready: bool,
+    /// Divides the simulated times to clone and boot; 0 makes them zero
+    #[arg(long, default_value_t = 1.0)]
+    pub speed: f64,
+}
+
+#[derive(Debug, Args)]
+pub struct Simulate {
+    #[command(flatten)]
+    pub input: Input,
+    /// A further template: its name and Talos version
+    #[arg(long = "template", value_name = "NAME=VERSION")]
+    pub templates: Vec<String>,
+    /// Divides the simulated times to clone and boot; 0 makes them zero
+    #[arg(long, default_value_t = 1.0)]
+    pub speed: f64,
+    /// Address to listen on for vCenter and for the proxy
+    #[arg(long, default_value = "127.0.0.1")]
+    pub listen: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Render {
+    #[command(flatten)]
+    pub input: Input,
+    /// Show each variable, its value and where it came from, instead of the manifests
+    #[arg(long)]
+    pub show_values: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Up {
+    #[command(flatten)]
+    pub input: Input,
+    /// Files that belong to the new cluster, applied when its API answers
+    #[arg(long, value_name = "FILE")]
+    pub workload: Vec<PathBuf>,
+    #[command(flatten)]
+    pub namespace: Namespace,
+    /// Give up after this time; the state is kept (`90s`, `30m`, `2h`)
+    #[arg(long, default_value = "60m", value_name = "DURATION")]
+    pub timeout: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Write a kubeconfig for this API here
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1:0")]
+    pub listen: String,
+    /// Controllers to leave out, by name
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub without: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    #[default]
+    Table,
+    Wide,
+    Name,
+    Json,
+    Yaml,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct OutputFlag {
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct Get {
+    /// Kind, plural or short name: `machines`, `tcp`; several with commas
+    pub kind: String,
+    pub name: Option<String>,
+    #[command(flatten)]
+    pub namespace: Namespace,
+    /// All namespaces
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+    #[command(flatten)]
+    pub output: OutputFlag,
+}
+
+#[derive(Debug, Args)]
+pub struct Describe {
+    /// `cluster`
+    pub kind: String,
+    pub name: String,
+    #[command(flatten)]
+    pub namespace: Namespace,
+    #[command(flatten)]
+    pub output: OutputFlag,
+}
+
+#[derive(Debug, Args)]
+pub struct OfCluster {
+    pub cluster: String,
+    #[command(flatten)]
+    pub namespace: Namespace,
+}
+
+#[derive(Debug, Args)]
+pub struct Talos {
+    /// Cluster
+    #[arg(short, long)]
+    pub cluster: String,
+    /// Nodes, by address or name; all of the cluster when absent
+    #[arg(short, long, value_delimiter = ',')]
+    pub nodes: Vec<String>,
+    /// Namespace of the cluster
+    #[arg(long, default_value = "default")]
+    pub namespace: String,
+    #[command(flatten)]
+    pub output: OutputFlag,
+    #[command(subcommand)]
+    pub command: TalosCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TalosCommand {
+    /// The kernel's and Talos's messages
+    Dmesg,
+    /// The Talos version of each node
+    Version,
+    /// Services, their state and health
+    #[command(alias = "service")]
+    Services,
+    /// etcd
+    Etcd {
+        #[command(subcommand)]
+        command: EtcdCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum EtcdCommand {
+    /// The members as each node sees them
+    Members,
+}
+
+#[derive(Debug, Args)]
+pub struct Scale {
+    /// What to scale: `machinedeployment/NAME`, `taloscontrolplane/NAME`
+    #[arg(value_name = "KIND/NAME")]
+    pub target: String,
+    #[arg(long)]
+    pub replicas: u32,
+    #[command(flatten)]
+    pub namespace: Namespace,
+    /// Do not wait until the machines are there
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Give up waiting after this time
+    #[arg(long, default_value = "60m", value_name = "DURATION")]
+    pub timeout: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Delete {
+    /// `cluster`, or another kind
+    pub kind: String,
+    pub name: String,
+    #[command(flatten)]
+    pub namespace: Namespace,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Give up waiting after this time; deletion goes on
+    #[arg(long, default_value = "60m", value_name = "DURATION")]
+    pub timeout: String,
+}
+
+#[derive(Debug, Args)]
+pub struct ErrorPage {
+    /// The code, such as TS102; all codes when absent
+    pub code: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}
