@@ -3,6 +3,7 @@
 //! kubectl shows these lines to users and takes them apart into causes, so that wording, quoting and order are part of
 //! the interface. A path is dotted, with `[0]` for list items and `[key]` for map entries; the root is empty.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::{Value, json};
@@ -163,11 +164,25 @@ impl fmt::Display for FieldError {
 
 impl std::error::Error for FieldError {}
 
-/// A value as an error prints it: texts quoted, null as the quoted word, everything else as JSON.
+/// A value as an error prints it: numbers and flags plain, texts quoted, null as the quoted word, everything else in the
+/// syntax of Go, as the genuine server shows it.
 fn print_value(value: &Value) -> String {
     match value {
         Value::Null => "\"null\"".to_owned(),
+        other => go_syntax(other),
+    }
+}
+
+fn go_syntax(value: &Value) -> String {
+    match value {
+        Value::Null => "interface {}(nil)".to_owned(),
         Value::String(text) => quote(text),
+        Value::Array(list) => format!("[]interface {{}}{{{}}}", list.iter().map(go_syntax).collect::<Vec<_>>().join(", ")),
+        Value::Object(map) => {
+            let sorted: BTreeMap<_, _> = map.iter().collect();
+            let entries: Vec<String> = sorted.into_iter().map(|(key, value)| format!("{}:{}", quote(key), go_syntax(value))).collect();
+            format!("map[string]interface {{}}{{{}}}", entries.join(", "))
+        }
         other => other.to_string(),
     }
 }
@@ -228,7 +243,10 @@ mod tests {
             (FieldError::invalid("spec.a", Value::Null, "no"), "spec.a: Invalid value: \"null\": no"),
             (FieldError::type_invalid("spec.a", "string", "no"), "spec.a: Invalid value: \"string\": no"),
             (FieldError::forbidden("spec", "immutable"), "spec: Forbidden: immutable"),
-            (FieldError::duplicate("spec.l[1]", json!({"type": "A"})), "spec.l[1]: Duplicate value: {\"type\":\"A\"}"),
+            (
+                FieldError::duplicate("spec.l[1]", json!({"type": "A"})),
+                "spec.l[1]: Duplicate value: map[string]interface {}{\"type\":\"A\"}",
+            ),
             (FieldError::not_supported("spec.a", "c", &["a", "b"]), "spec.a: Unsupported value: \"c\": supported values: \"a\", \"b\""),
             (FieldError::too_long("metadata.name", 63), "metadata.name: Too long: may not be more than 63 bytes"),
             (FieldError::too_many("spec.l", 3, 2), "spec.l: Too many: 3: must have at most 2 items"),

@@ -52,7 +52,7 @@ impl NameRule {
 }
 
 fn too_long(limit: usize) -> String {
-    format!("must be no more than {limit} bytes")
+    format!("must be no more than {limit} characters")
 }
 
 fn mismatch(rule: &str, regex: &str, examples: &[&str]) -> String {
