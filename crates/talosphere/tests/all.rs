@@ -1,0 +1,3 @@
+//! Tests of the whole: the workspace's shape, generated files, the commands as a user types them.
+
+mod arrows;
