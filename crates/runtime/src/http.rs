@@ -120,3 +120,26 @@ where
 {
     Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).timer(TokioTimer::new()).build(connector)
 }
+
+/// A Kubernetes client over `connector` for the server at `authority` (`host:port`, brackets around an IPv6 address). No retries and no
+/// limits of its own: the caller decides how long to wait.
+///
+/// Must be called in a runtime.
+///
+/// # Errors
+/// When `authority` is not one.
+pub fn kube_client(connector: Connector, authority: &str, namespace: &str) -> Result<kube::Client, http::Error> {
+    use tower::ServiceExt as _;
+
+    let scheme = if connector.tls.is_some() { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP };
+    let authority: http::uri::Authority = authority.parse().map_err(http::Error::from)?;
+    let service = client::<kube::client::Body>(connector).map_request(move |mut request: http::Request<kube::client::Body>| {
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        parts.scheme = Some(scheme.clone());
+        parts.authority = Some(authority.clone());
+        // Parts that came from a URI with a path make a URI again.
+        *request.uri_mut() = http::Uri::from_parts(parts).unwrap_or_default();
+        request
+    });
+    Ok(kube::Client::new(service, namespace))
+}
