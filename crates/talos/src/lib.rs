@@ -1,1 +1,11 @@
-//! Talos: secrets bundle, PKI, machine configuration, patches, and the machine API's client.
+//! Talos: secrets, machine configuration, client credentials, and the machine API's client.
+//!
+//! Everything but the client is pure: text and values in, text and values out. Keys, randomness and time are handed in.
+
+pub mod clientconfig;
+pub mod config;
+pub mod contract;
+pub mod kubeconfig;
+pub mod patch;
+pub mod secrets;
+pub mod yaml;

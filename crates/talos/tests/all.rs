@@ -1,0 +1,11 @@
+//! Goldens and properties of the crate, in one binary.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
+#[path = "all/goldens.rs"]
+mod goldens;
+#[path = "all/patches.rs"]
+mod patches;
+#[path = "all/properties.rs"]
+mod properties;
+#[path = "all/reference.rs"]
+mod reference;
