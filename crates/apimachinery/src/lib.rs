@@ -16,6 +16,7 @@ pub mod patch;
 pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod table;
 
 /// One document of the API: an object, a patch, a Status.
 pub use serde_json::Value;
