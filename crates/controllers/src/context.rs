@@ -13,6 +13,7 @@ use runtime::reconcile::{Controller, Reconciler, Recorder, Stores};
 use tokio_util::sync::CancellationToken;
 
 use crate::Started;
+use crate::contract::Externals;
 use crate::workload::Clusters;
 
 /// Everything from outside that controllers use. Cheap to clone.
@@ -43,6 +44,8 @@ impl fmt::Debug for Context {
 #[derive(Clone)]
 pub struct Wiring {
     context: Context,
+    /// Objects of other providers, by reference.
+    pub externals: Externals,
     /// Records events; [`Recorder::of`] names the speaker (`machine-controller`).
     pub recorder: Recorder,
     /// Ends everything.
@@ -67,7 +70,8 @@ impl Wiring {
     /// Must be called in a runtime.
     pub fn new(context: Context, token: CancellationToken) -> Self {
         let recorder = Recorder::start(context.client.clone(), "talosphere", &context.clock, &context.log, token.clone());
-        Self { context, recorder, token }
+        let externals = Externals::new(context.stores.clone());
+        Self { context, externals, recorder, token }
     }
 
     /// A controller called `name` over the store of its kind.

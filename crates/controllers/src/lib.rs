@@ -16,8 +16,12 @@
 //!
 //! To add a controller: a folder with a `start(&Wiring) -> Started`, a `mod` line and a line in [`REGISTRATIONS`].
 
+pub mod aggregate;
+pub mod cluster;
 pub mod context;
+pub mod contract;
 pub mod edit;
+pub mod mirror;
 pub mod status;
 pub mod workload;
 
@@ -51,7 +55,7 @@ pub struct Registration {
 }
 
 /// Every controller, in the order in which they are started.
-pub const REGISTRATIONS: &[Registration] = &[];
+pub const REGISTRATIONS: &[Registration] = &[Registration { name: cluster::NAME, start: cluster::start }];
 
 /// Which controllers run.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -53,3 +53,11 @@ pub fn set_paused(conditions: &mut Vec<Condition>, is_paused: bool, generation: 
     let reason = if is_paused { "Paused" } else { "NotPaused" };
     conditions::set(conditions, conditions::new("Paused", is_paused, reason, ""), generation, now);
 }
+
+/// An object that went while its status was written needs no status.
+///
+/// # Errors
+/// Any other error, unchanged.
+pub fn unless_gone(error: ApiError) -> Result<(), ApiError> {
+    if error.is_not_found() { Ok(()) } else { Err(error) }
+}

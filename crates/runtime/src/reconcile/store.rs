@@ -77,6 +77,12 @@ pub(super) fn revision(meta: &ObjectMeta) -> Option<u64> {
     meta.resource_version.as_deref()?.parse().ok()
 }
 
+/// Whether this is how an object looked when its last finalizer was taken: it is gone, unless it has a time to end in (as pods have).
+fn is_last_view(meta: &ObjectMeta) -> bool {
+    let has_finalizer = meta.finalizers.as_ref().is_some_and(|finalizers| !finalizers.is_empty());
+    meta.deletion_timestamp.is_some() && !has_finalizer && meta.deletion_grace_period_seconds.unwrap_or(0) == 0
+}
+
 fn owner_uids(meta: &ObjectMeta) -> Vec<String> {
     meta.owner_references.iter().flatten().map(|owner| owner.uid.clone()).collect()
 }
@@ -240,6 +246,10 @@ impl<K: Object> Store<K> {
     /// Takes in what a call of ours answered. Returns it shared.
     pub fn wrote(&self, object: K) -> Arc<K> {
         let object = Arc::new(object);
+        if is_last_view(object.meta()) {
+            self.removed(object.meta());
+            return object;
+        }
         let key = ObjectKey::of(object.meta());
         let change = {
             let mut state = self.state();
@@ -247,8 +257,7 @@ impl<K: Object> Store<K> {
             let known = state.objects.get(&key).and_then(|known| revision(known.meta()));
             let is_gone = object.meta().uid.as_ref().is_some_and(|uid| state.gone.contains(uid));
             let is_foreign = self.0.is_partial && known.is_none();
-            let is_deleted = object.meta().deletion_timestamp.is_some() && object.meta().finalizers.iter().flatten().next().is_none();
-            if written <= state.seen || known.is_some_and(|known| known >= written) || is_gone || is_deleted || is_foreign {
+            if written <= state.seen || known.is_some_and(|known| known >= written) || is_gone || is_foreign {
                 return object;
             }
             let old = state.replace(&key, Some(&object));
