@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use crate::conditions::{Condition, LegacyStatus};
+use crate::conditions::{Condition, LegacyCondition};
 use crate::object::{object, resource, words};
 
 resource! {
@@ -122,7 +122,19 @@ object! {
     /// `status.deprecated` of a TalosConfig.
     pub struct DeprecatedTalosConfig {
         /// The v1alpha3 view.
-        pub v1beta: LegacyStatus,
+        pub v1beta: LegacyTalosConfigStatus,
+    }
+}
+
+object! {
+    /// What only v1alpha3 of a TalosConfig has in its status.
+    pub struct LegacyTalosConfigStatus {
+        /// Conditions with severity.
+        pub conditions: Vec<LegacyCondition>,
+        /// Words of a terminal failure.
+        pub failure_message: Option<String>,
+        /// Reason of a terminal failure.
+        pub failure_reason: Option<String>,
     }
 }
 

@@ -49,8 +49,7 @@ pub struct Condition {
     /// Word for programs.
     #[schemars(length(min = 1, max = 1024), extend("pattern" = CONDITION_REASON))]
     pub reason: String,
-    /// Sentence for people.
-    #[serde(default)]
+    /// Sentence for people; may be empty.
     #[schemars(length(max = 32768))]
     pub message: String,
 }

@@ -14,8 +14,12 @@ pub mod cluster;
 pub mod clusterctl;
 pub mod conditions;
 pub mod controlplane;
+pub mod crds;
 pub mod infrastructure;
 pub mod ipam;
 pub mod meta;
 pub mod names;
 pub mod schema;
+pub mod spoke;
+
+pub use crds::crds;

@@ -64,6 +64,11 @@ stand_in!(
     {"type": "string", "format": "date-time"}
 );
 stand_in!(
+    /// Schema of a whole number of any size.
+    Integer,
+    {"type": "integer"}
+);
+stand_in!(
     /// Schema of anything.
     Anything,
     {"x-kubernetes-preserve-unknown-fields": true}
@@ -114,6 +119,9 @@ fn tidy(schema: &mut Value) {
         if let Some(first) = first {
             object.insert("type".to_owned(), first);
         }
+    }
+    if let Some(Value::Array(words)) = object.get_mut("enum") {
+        words.retain(|word| !word.is_null());
     }
     if object.get("additionalProperties").is_some_and(Value::is_boolean) {
         object.remove("additionalProperties");

@@ -1,2 +1,4 @@
 //! Integration tests of the api crate.
+mod crds;
+mod reference;
 mod types;

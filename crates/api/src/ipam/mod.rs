@@ -40,7 +40,7 @@ object! {
         /// Gateway; never given out.
         pub gateway: Option<String>,
         /// Length of the network's prefix.
-        #[schemars(range(min = 0, max = 128))]
+        #[schemars(with = "crate::schema::Integer", range(min = 0, max = 128))]
         pub prefix: i32,
     }
     required ["addresses", "prefix"]
@@ -58,12 +58,16 @@ object! {
     /// Counts of a pool's addresses.
     pub struct IPPoolCounts {
         /// Not given out.
+        #[schemars(with = "crate::schema::Integer")]
         pub free: i64,
         /// Given out, but no longer in the pool.
+        #[schemars(with = "crate::schema::Integer")]
         pub out_of_range: i64,
         /// All.
+        #[schemars(with = "crate::schema::Integer")]
         pub total: i64,
         /// Given out.
+        #[schemars(with = "crate::schema::Integer")]
         pub used: i64,
     }
     required ["free", "outOfRange", "total", "used"]
@@ -131,4 +135,29 @@ object! {
         pub prefix: Option<i32>,
     }
     required ["address", "claimRef", "poolRef", "prefix"]
+}
+
+mod ranges;
+
+pub use ranges::{Addresses, Network, RangeError};
+
+/// Turns a pool of the first version (`subnet`, or `start` and `end`, or `addresses`) into the stored form: `addresses` and `prefix`.
+/// A subnet leaves out its first and last address. What cannot be read stays out, for the rules to complain about.
+pub(crate) fn ranges_of_first_version(object: &mut serde_json::Value) {
+    use serde_json::{Value, json};
+    let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    let text = |value: Option<Value>| value.and_then(|value| value.as_str().map(str::to_owned)).filter(|text| !text.is_empty());
+    let subnet = text(spec.shift_remove("subnet"));
+    let start = text(spec.shift_remove("start"));
+    let end = text(spec.shift_remove("end"));
+    if spec.get("addresses").and_then(Value::as_array).is_some_and(|list| !list.is_empty()) {
+        return;
+    }
+    if let Some(network) = subnet.as_deref().and_then(|subnet| Network::parse(subnet).ok()) {
+        let (first, last) = network.inner();
+        spec.insert("addresses".to_owned(), json!([format!("{first}-{last}")]));
+        spec.insert("prefix".to_owned(), json!(network.prefix()));
+    } else if let (Some(start), Some(end)) = (start, end) {
+        spec.insert("addresses".to_owned(), json!([format!("{start}-{end}")]));
+    }
 }
