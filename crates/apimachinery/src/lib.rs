@@ -13,6 +13,7 @@ pub mod jsonpath;
 pub mod meta;
 pub mod names;
 pub mod patch;
+pub mod protobuf;
 pub mod schema;
 pub mod selector;
 pub mod status;
