@@ -1,6 +1,6 @@
 //! The body of a request: JSON, YAML or protobuf in, one value out.
 
-use apimachinery::StatusError;
+use apimachinery::{StatusError, protobuf};
 use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::Value;
@@ -29,6 +29,9 @@ pub fn read(headers: &HeaderMap, body: &Bytes, is_custom: bool) -> Result<Value,
         "application/yaml" => {
             let text = std::str::from_utf8(body).map_err(|error| StatusError::bad_request(format!("the body is not UTF-8: {error}")))?;
             serde_saphyr::from_str(text).map_err(|error| StatusError::bad_request(format!("the body is not YAML: {error}")))
+        }
+        "application/vnd.kubernetes.protobuf" if !is_custom => {
+            protobuf::decode(body).map_err(|error| StatusError::bad_request(format!("the body cannot be decoded: {error}")))
         }
         _ => {
             let mut accepted = vec!["application/json", "application/yaml"];
