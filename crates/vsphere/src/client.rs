@@ -25,6 +25,7 @@ use crate::connection::{Connection, Counters, Transport, Trust, shown_thumbprint
 use crate::error::{Reaction, VSphereError};
 use crate::inventory::{self, Placement, PlacementRequest, Site, Template};
 use crate::machine::{PROPERTIES, VirtualMachine};
+use crate::marker::Marker;
 use crate::session::Session;
 use crate::spec::{CloneRequest, Remarks, clone_spec};
 use crate::tree::{Tree, nearest};
@@ -382,6 +383,24 @@ impl VCenter for Client {
                 },
             )
             .await
+    }
+
+    async fn machines_of_cluster(&self, cluster: &str) -> Result<Vec<String>, VSphereError> {
+        let objects = self.retrieve("looking for machines of the cluster", |content| inventory::markers_spec(&content.root_folder)).await?;
+        let mut names = Vec::new();
+        for object in objects {
+            let machine = VirtualMachine::read(&object).map_err(|error| VSphereError::Protocol {
+                server: self.server.clone(),
+                method: "RetrievePropertiesEx".to_owned(),
+                reason: error.to_string(),
+            })?;
+            let marker = Marker::read(&machine.extra_config).filter(|marker| marker.is_valid_for(&machine.instance_uuid));
+            if marker.is_some_and(|marker| marker.owner.cluster == cluster) {
+                names.push(machine.name);
+            }
+        }
+        names.sort();
+        Ok(names)
     }
 
     async fn machine(&self, machine: &ManagedObjectReference) -> Result<Option<VirtualMachine>, VSphereError> {

@@ -126,6 +126,27 @@ pub(crate) fn machines_spec(folder: &ManagedObjectReference) -> PropertyFilterSp
     }
 }
 
+/// Reads whose every virtual machine is, in all datacenters.
+pub(crate) fn markers_spec(root: &ManagedObjectReference) -> PropertyFilterSpec {
+    let along = |name: &str, kind: &str, path: &str| {
+        Selection::Traversal(TraversalSpec {
+            name: Some(name.to_owned()),
+            selections: ["folder", "vm"].map(|next| Selection::Named(next.to_owned())).to_vec(),
+            ..TraversalSpec::along(kind, path)
+        })
+    };
+    let paths = ["name", "config.instanceUuid", "config.extraConfig"].map(str::to_owned).to_vec();
+    PropertyFilterSpec {
+        property_sets: vec![PropertySpec { kind: "VirtualMachine".to_owned(), is_all: None, paths }],
+        object_sets: vec![ObjectSpec {
+            object: root.clone(),
+            is_skipped: Some(true),
+            selections: vec![along("folder", "Folder", "childEntity"), along("vm", "Datacenter", "vmFolder")],
+        }],
+        report_missing_objects: None,
+    }
+}
+
 /// The properties of a template.
 pub(crate) const TEMPLATE_PROPERTIES: [&str; 4] = ["name", "parent", "snapshot", "config.hardware.device"];
 

@@ -52,6 +52,10 @@ pub trait VCenter: Debug + Send + Sync {
     /// The machines with this instance UUID, asked of the server itself.
     async fn find_instance(&self, instance_uuid: &str) -> Result<Vec<ManagedObjectReference>, VSphereError>;
 
+    /// The names of the machines with a valid marker of this Cluster (by uid), whichever installation made them, asked of the server
+    /// itself: the look that proves that nothing is left.
+    async fn machines_of_cluster(&self, cluster: &str) -> Result<Vec<String>, VSphereError>;
+
     /// Reads a machine; none when it does not exist.
     async fn machine(&self, machine: &ManagedObjectReference) -> Result<Option<VirtualMachine>, VSphereError>;
 
