@@ -1,7 +1,8 @@
 //! Talos: secrets, machine configuration, client credentials, and the machine API's client.
 //!
-//! Everything but the client is pure: text and values in, text and values out. Keys, randomness and time are handed in.
+//! Everything but [`client`] is pure: text and values in, text and values out. Keys, randomness and time are handed in.
 
+pub mod client;
 pub mod clientconfig;
 pub mod config;
 pub mod contract;

@@ -1,6 +1,8 @@
 //! Goldens and properties of the crate, in one binary.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
+#[path = "all/client.rs"]
+mod client;
 #[path = "all/goldens.rs"]
 mod goldens;
 #[path = "all/patches.rs"]

@@ -16,13 +16,22 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("vsphere", &["vsphere-wire", "runtime"]),
     ("controllers", &["api", "talos", "vsphere", "runtime"]),
     ("simulator", &["apiserver", "api", "talos-proto", "vsphere-wire", "runtime"]),
-    ("talosphere", &["apimachinery", "apiserver", "api", "runtime", "talos-proto", "talos", "vsphere-wire", "vsphere", "controllers", "simulator"]),
+    (
+        "talosphere",
+        &["apimachinery", "apiserver", "api", "runtime", "talos-proto", "talos", "vsphere-wire", "vsphere", "controllers", "simulator"],
+    ),
 ];
 
 /// The names under `[dependencies]` of a manifest.
 fn dependencies(manifest: &str) -> BTreeSet<String> {
     let section = manifest.split("\n[").find(|section| section.starts_with("dependencies]")).unwrap_or_default();
-    section.lines().skip(1).filter_map(|line| line.split(['.', ' ', '=']).next()).map(str::to_owned).filter(|name| !name.is_empty()).collect()
+    section
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split(['.', ' ', '=']).next())
+        .map(str::to_owned)
+        .filter(|name| !name.is_empty())
+        .collect()
 }
 
 #[test]
@@ -47,7 +56,9 @@ fn crates_use_only_what_stands_below_them() {
 #[test]
 fn a_manifest_is_read() {
     assert_eq!(
-        dependencies("[package]\nname = \"x\"\n\n[dependencies]\nserde.workspace = true\napi = { path = \"..\" }\n\n[dev-dependencies]\ntokio = 1\n"),
+        dependencies(
+            "[package]\nname = \"x\"\n\n[dependencies]\nserde.workspace = true\napi = { path = \"..\" }\n\n[dev-dependencies]\ntokio = 1\n"
+        ),
         BTreeSet::from(["serde".to_owned(), "api".to_owned()])
     );
 }

@@ -1,0 +1,77 @@
+//! The `eviction` subresource of pods: a deletion that respects disruption budgets.
+//!
+//! What a budget allows is computed from the pods there are when the eviction is asked for: there is no controller that keeps a count.
+
+use std::sync::Arc;
+
+use apimachinery::selector::LabelSelector;
+use apimachinery::{StatusError, meta};
+use serde_json::{Value, json};
+
+use crate::delete::{DeleteOptions, delete};
+use crate::object::{Entry, ObjectKey, ResourceId};
+use crate::registry::Resource;
+use crate::request::Query;
+use crate::response::{self, Answer};
+use crate::server::Inner;
+
+fn is_ready(pod: &Value) -> bool {
+    let conditions = meta::at(pod, &["status", "conditions"]).and_then(Value::as_array).into_iter().flatten();
+    let text = |condition: &Value, field: &str| condition.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+    conditions.into_iter().any(|condition| text(condition, "type") == "Ready" && text(condition, "status") == "True")
+}
+
+/// A number or a share of `total`, rounded up.
+fn amount(value: &Value, total: i64) -> Option<i64> {
+    match value {
+        Value::String(text) => {
+            let share: i64 = text.strip_suffix('%')?.parse().ok()?;
+            Some((total * share + 99) / 100)
+        }
+        other => other.as_i64(),
+    }
+}
+
+/// How many of the pods a budget covers may go now.
+fn allowed(budget: &Value, pods: &[Value]) -> i64 {
+    let total = i64::try_from(pods.len()).unwrap_or(i64::MAX);
+    let healthy = i64::try_from(pods.iter().filter(|pod| is_ready(pod) && meta::deletion_timestamp(pod).is_none()).count()).unwrap_or(0);
+    let given = |field: &str| meta::at(budget, &["spec", field]).and_then(|value| amount(value, total));
+    let needed = match (given("minAvailable"), given("maxUnavailable")) {
+        (Some(min), _) => min,
+        (None, Some(max)) => total - max,
+        (None, None) => 0,
+    };
+    healthy - needed
+}
+
+fn covers(budget: &Value, pod: &Entry) -> bool {
+    let selector = meta::at(budget, &["spec", "selector"]).map(LabelSelector::from_json);
+    selector.and_then(Result::ok).is_some_and(|selector| selector.matches(&pod.facts.labels))
+}
+
+/// Evicts a pod.
+///
+/// # Errors
+/// When there is no such pod, or a budget forbids it for now (429).
+pub async fn evict(inner: &Arc<Inner>, pods: &Arc<Resource>, key: &ObjectKey, body: &Value, query: &Query) -> Result<Answer, StatusError> {
+    let pod = inner.latest(key).ok_or_else(|| StatusError::not_found(&pods.group_resource(), &key.name))?;
+    let is_pending = meta::at(&pod.value(), &["status", "phase"]).and_then(Value::as_str) == Some("Pending");
+    if !is_pending && !pod.is_deleting() && is_ready(&pod.value()) {
+        let budgets = inner.state().store.list(&ResourceId::new("policy", "poddisruptionbudgets"), Some(&key.namespace));
+        let peers = inner.state().store.list(&key.resource, Some(&key.namespace));
+        for budget in budgets.iter().map(|entry| entry.value()).filter(|budget| covers(budget, &pod)) {
+            let covered: Vec<Value> = peers.iter().filter(|peer| covers(&budget, peer)).map(|peer| peer.value()).collect();
+            if allowed(&budget, &covered) < 1 {
+                let name = meta::name(&budget).to_owned();
+                let error = StatusError::too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", 0);
+                let why = format!("The disruption budget {name} does not allow evicting pods currently");
+                return Err(error.cause("DisruptionBudget", &why, ""));
+            }
+        }
+    }
+    let mut options = DeleteOptions::parse(body.get("deleteOptions").unwrap_or(&Value::Null), query)?;
+    options.is_dry_run |= !query.all("dryRun").collect::<Vec<_>>().is_empty();
+    delete(inner, pods, key, &options).await?;
+    Ok(response::value(201, &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})))
+}

@@ -1,0 +1,93 @@
+//! The server on a listener: TLS with client certificates, HTTP/1.1 and HTTP/2.
+//!
+//! The common name of a client's certificate is its user, the organizations are its groups. A client without a certificate is anonymous and
+//! is answered 401 beyond health and version. At the end, requests in work are finished within a limit; watches end at once.
+
+use std::time::Duration;
+
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use runtime::net::{BoxStream, Listener};
+use runtime::tls::{ServerTls, Tls};
+use rustls_pki_types::CertificateDer;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::options::User;
+use crate::server::ApiServer;
+
+/// How long requests in work may take once the end was asked for.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The user a verified chain stands for.
+fn user_of(chain: &[CertificateDer<'_>]) -> User {
+    let Some((_, certificate)) = chain.first().and_then(|leaf| X509Certificate::from_der(leaf).ok()) else { return User::anonymous() };
+    let subject = certificate.subject();
+    let name = subject.iter_common_name().find_map(|name| name.as_str().ok()).unwrap_or_default();
+    if name.is_empty() {
+        return User::anonymous();
+    }
+    User::new(name, subject.iter_organization().filter_map(|group| group.as_str().ok()).map(str::to_owned))
+}
+
+impl ApiServer {
+    /// Serves connections from `listener` until `shutdown` or the server's own end.
+    pub async fn serve(&self, mut listener: Box<dyn Listener>, tls: Tls, server: ServerTls, shutdown: CancellationToken) {
+        let mut connections = JoinSet::new();
+        let closing = self.inner.closing.clone();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                () = closing.cancelled() => break,
+                accepted = listener.accept() => accepted,
+                Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    let (this, tls, server, shutdown) = (self.clone(), tls.clone(), server.clone(), shutdown.clone());
+                    connections.spawn(async move { this.serve_connection(stream, &peer, &tls, &server, &shutdown).await });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "no further connection can be accepted");
+                    break;
+                }
+            }
+        }
+        drop(listener);
+        let drained = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(GRACE, drained).await.is_err() {
+            tracing::debug!("connections were cut off at the end");
+        }
+    }
+
+    async fn serve_connection(&self, stream: BoxStream, peer: &str, tls: &Tls, server: &ServerTls, shutdown: &CancellationToken) {
+        let secured = match tls.accept(stream, server).await {
+            Ok(secured) => secured,
+            Err(error) => {
+                tracing::debug!(peer, %error, "a connection was not secured");
+                return;
+            }
+        };
+        let service = TowerToHyperService::new(self.service(&user_of(&secured.peer)));
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new());
+        builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30)).max_concurrent_streams(1000);
+        let connection = builder.serve_connection(TokioIo::new(secured.stream), service);
+        tokio::pin!(connection);
+        let closing = self.inner.closing.clone();
+        let result = tokio::select! {
+            biased;
+            result = connection.as_mut() => result,
+            () = async { tokio::select! { () = shutdown.cancelled() => {}, () = closing.cancelled() => {} } } => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = result {
+            tracing::debug!(peer, %error, "a connection ended badly");
+        }
+    }
+}

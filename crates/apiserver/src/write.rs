@@ -1,0 +1,725 @@
+//! Writing: create, update and patch, from the body to the commit.
+//!
+//! ```text
+//!  body -> strict check, pruning, defaults (version of the request) -> storage version -> what the kind does by itself
+//!       -> schema -> mutate -> schema again if it was not content -> validate -> commit, or again from the top when the object moved
+//! ```
+//!
+//! System metadata is the server's: a client's `uid`, `creationTimestamp`, `deletionTimestamp` and `generation` are never taken over. A
+//! write that changes nothing is answered with the stored object and leaves no revision behind. Types are checked before admission, so that
+//! rules may rely on them; `managedFields` are not kept, since nothing here is applied by the server yet.
+
+use std::sync::Arc;
+
+use apimachinery::admission::{Lookup, Operation, Request};
+use apimachinery::field::ErrorKind;
+use apimachinery::schema;
+use apimachinery::{FieldError, GroupKind, StatusError, meta, names, patch};
+use serde_json::{Value, json};
+
+use crate::object::{Entry, ObjectKey, ResourceId};
+use crate::present::Presenter;
+use crate::registry::{Resource, Version};
+use crate::request::Query;
+use crate::response::{self, Answer};
+use crate::server::{CommitError, Inner};
+use crate::strategy;
+
+/// How often a write is decided anew when the object keeps moving.
+const ATTEMPTS: usize = 64;
+/// How often a generated name is drawn anew when it is taken.
+const NAME_ATTEMPTS: usize = 8;
+
+/// What happens with unknown fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldValidation {
+    Ignore,
+    Warn,
+    Strict,
+}
+
+/// The parameters that all writes have.
+#[derive(Clone, Copy, Debug)]
+pub struct Parameters {
+    pub is_dry_run: bool,
+    pub validation: FieldValidation,
+}
+
+impl Parameters {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// When one has a value that is not known; `options` is the kind of options the error names.
+    pub fn parse(query: &Query, options: &str) -> Result<Self, StatusError> {
+        let mut errors = Vec::new();
+        let dry_run: Vec<&str> = query.all("dryRun").collect();
+        if dry_run.iter().any(|value| *value != "All") {
+            errors.push(FieldError::not_supported("dryRun", json!(dry_run), &["All"]));
+        }
+        let validation = match query.get("fieldValidation") {
+            None | Some("Warn") => FieldValidation::Warn,
+            Some("Strict") => FieldValidation::Strict,
+            Some("Ignore") => FieldValidation::Ignore,
+            Some(other) => {
+                errors.push(FieldError::not_supported("fieldValidation", other, &["Ignore", "Strict", "Warn"]));
+                FieldValidation::Warn
+            }
+        };
+        if !errors.is_empty() {
+            return Err(StatusError::invalid(&GroupKind::new("meta.k8s.io", options), "", errors));
+        }
+        Ok(Self { is_dry_run: !dry_run.is_empty(), validation })
+    }
+}
+
+/// Sees other objects as they are stored now.
+pub struct StoreLookup<'a>(pub &'a Inner);
+
+impl Lookup for StoreLookup<'_> {
+    fn get(&self, kind: &GroupKind, namespace: Option<&str>, name: &str) -> Option<Value> {
+        let id = self.0.registry().of_kind(kind)?.id.clone();
+        self.0.latest(&ObjectKey::new(&id, namespace.unwrap_or_default(), name)).map(|entry| entry.value())
+    }
+
+    fn list(&self, kind: &GroupKind, namespace: Option<&str>) -> Vec<Value> {
+        let Some(id) = self.0.registry().of_kind(kind).map(|resource| resource.id.clone()) else { return Vec::new() };
+        let entries = self.0.state().store.list(&id, namespace);
+        entries.iter().map(|entry| entry.value()).collect()
+    }
+}
+
+/// One write on one resource.
+pub struct Write<'a> {
+    pub inner: &'a Arc<Inner>,
+    pub presenter: &'a Presenter,
+    pub namespace: &'a str,
+    pub parameters: Parameters,
+}
+
+impl Write<'_> {
+    fn resource(&self) -> &Resource {
+        &self.presenter.resource
+    }
+
+    fn version(&self) -> Result<&Version, StatusError> {
+        self.presenter.version().ok_or_else(StatusError::unknown_resource)
+    }
+
+    fn invalid(&self, name: &str, errors: Vec<FieldError>) -> StatusError {
+        StatusError::invalid(&self.resource().group_kind(), name, errors)
+    }
+
+    /// Whether objects go to the storage in the version of the request.
+    fn is_stored_version(&self) -> bool {
+        self.presenter.version == self.resource().storage && !self.resource().is_view()
+    }
+
+    /// The object in the version it is stored in.
+    fn to_stored(&self, object: Value) -> Result<Value, StatusError> {
+        if self.resource().is_view() {
+            return Ok(crate::events::to_stored(object));
+        }
+        match self.resource().stored() {
+            Some(stored) if !self.is_stored_version() => self.inner.conversion.convert(object, &stored.name),
+            _ => Ok(object),
+        }
+    }
+
+    /// Checks that the body is of the kind of the path; an absent kind is filled in.
+    fn check_kind(&self, object: &mut Value) -> Result<(), StatusError> {
+        let version = self.version()?;
+        let Some(map) = object.as_object_mut() else {
+            return Err(StatusError::bad_request(
+                "the body is not an object; expected one of this kind: ".to_owned() + &self.resource().kind,
+            ));
+        };
+        for (field, expected, what) in
+            [("apiVersion", version.api_version.as_str(), "API version"), ("kind", self.resource().kind.as_str(), "kind")]
+        {
+            match map.get(field).and_then(Value::as_str) {
+                None | Some("") if field == "kind" && self.resource().is_custom() => {
+                    return Err(StatusError::bad_request(format!("Object 'Kind' is missing in '{}'", Value::Object(map.clone()))));
+                }
+                None | Some("") => drop(map.insert(field.to_owned(), json!(expected))),
+                Some(given) if given == expected => {}
+                Some(given) => {
+                    return Err(StatusError::bad_request(format!(
+                        "the {what} in the data ({given}) does not match the expected {what} ({expected})"
+                    )));
+                }
+            }
+        }
+        match map.get("metadata") {
+            None | Some(Value::Null) => drop(map.insert("metadata".to_owned(), json!({}))),
+            Some(Value::Object(_)) => {}
+            Some(_) => {
+                return Err(
+                    self.invalid("", vec![FieldError::type_invalid("metadata", "object", "metadata in body must be of type object")])
+                );
+            }
+        }
+        meta::unset(object, "managedFields");
+        meta::unset(object, "selfLink");
+        Ok(())
+    }
+
+    /// The namespace of the body must be that of the path, or absent.
+    fn check_namespace(&self, object: &mut Value) -> Result<(), StatusError> {
+        if !self.resource().is_namespaced {
+            meta::unset(object, "namespace");
+            return Ok(());
+        }
+        match meta::namespace(object) {
+            None => meta::set(object, "namespace", self.namespace),
+            Some(given) if given == self.namespace => {}
+            Some(_) => {
+                return Err(StatusError::bad_request(
+                    "the namespace of the provided object does not match the namespace sent on the request",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops unknown fields and fills in defaults, in the version of the request. Returns warnings.
+    fn decode(&self, object: &mut Value) -> Result<Vec<String>, StatusError> {
+        let version = self.version()?;
+        let Some(schema) = &version.schema else { return Ok(Vec::new()) };
+        let unknown: Vec<String> = schema.prune(object).into_iter().map(|path| format!("unknown field {path:?}")).collect();
+        schema.default(object);
+        if unknown.is_empty() {
+            return Ok(Vec::new());
+        }
+        match self.parameters.validation {
+            FieldValidation::Ignore => Ok(Vec::new()),
+            FieldValidation::Warn => Ok(unknown),
+            FieldValidation::Strict => Err(StatusError::strict_decoding(&self.resource().kind, &version.name, &unknown)),
+        }
+    }
+
+    /// What the schema of `version` says against an object in it.
+    fn schema_errors(version: &Version, object: &Value, old: Option<&Value>, subresource: &str) -> Vec<FieldError> {
+        let mut errors = match &version.schema {
+            None => Vec::new(),
+            Some(schema) if subresource == "status" => schema.validate_field("status", object, old),
+            Some(schema) => schema.validate(object, old),
+        };
+        if let Some(scale) = &version.scale {
+            if subresource != "status" {
+                errors.extend(schema::scale_spec_errors(object, &scale.spec_replicas));
+            }
+            if subresource == "status" {
+                errors.extend(schema::scale_status_errors(object, &scale.status_replicas, scale.label_selector.as_deref()));
+            }
+        }
+        errors
+    }
+
+    /// Types and rules of the schema, admission, and the kind's own rules. `shown` is the object in the version of the request when that
+    /// is not the stored one.
+    fn admit(&self, admitting: &Admitting<'_>, shown: Option<&Value>, object: &mut Value) -> Result<Vec<String>, StatusError> {
+        let Some(stored_version) = self.resource().stored() else { return Ok(Vec::new()) };
+        let (name, old, subresource) = (admitting.name, admitting.old, admitting.subresource);
+        let is_status = if subresource == "status" { "status" } else { "" };
+        // The user's own version first: its paths are the ones the user wrote.
+        let mut unsettled = Vec::new();
+        if let Some(shown) = shown {
+            unsettled = Self::schema_errors(self.version()?, shown, admitting.old_shown, is_status);
+            if unsettled.iter().any(|error| error.kind == ErrorKind::TypeInvalid) {
+                return Err(self.invalid(name, unsettled));
+            }
+        }
+        let errors = Self::schema_errors(stored_version, object, old, is_status);
+        if errors.iter().any(|error| error.kind == ErrorKind::TypeInvalid) {
+            return Err(self.invalid(name, errors));
+        }
+        let is_content = errors.is_empty() && unsettled.is_empty();
+        let kind = self.resource().stored_kind();
+        let lookup = StoreLookup(self.inner);
+        let request = Request {
+            gvk: &kind,
+            operation: if old.is_some() { Operation::Update } else { Operation::Create },
+            subresource: Some(subresource).filter(|name| !name.is_empty()),
+            name,
+            namespace: Some(self.namespace).filter(|namespace| !namespace.is_empty()),
+            old,
+            dry_run: self.parameters.is_dry_run,
+        };
+        self.inner.admission.mutate(&request, object, &lookup)?;
+        if !is_content {
+            let mut errors = Vec::new();
+            if shown.is_some() {
+                let shown = self.presenter.convert(self.inner, object.clone())?;
+                errors = Self::schema_errors(self.version()?, &shown, admitting.old_shown, is_status);
+            }
+            if errors.is_empty() {
+                errors = Self::schema_errors(stored_version, object, old, is_status);
+            }
+            if !errors.is_empty() {
+                return Err(self.invalid(name, errors));
+            }
+        }
+        let errors = strategy::validate(self.resource(), object, old);
+        if !errors.is_empty() {
+            return Err(self.invalid(name, errors));
+        }
+        self.inner.admission.validate(&request, Some(object), &lookup)
+    }
+
+    fn key(&self, name: &str) -> ObjectKey {
+        ObjectKey::new(&self.resource().id, if self.resource().is_namespaced { self.namespace } else { "" }, name)
+    }
+
+    /// Nothing is made in a namespace that is missing or being deleted.
+    fn check_home(&self, name: &str) -> Result<(), StatusError> {
+        if !self.resource().is_namespaced {
+            return Ok(());
+        }
+        let namespaces = ResourceId::new("", "namespaces");
+        let namespace = self.inner.latest(&ObjectKey::new(&namespaces, "", self.namespace));
+        let namespace =
+            namespace.ok_or_else(|| StatusError::not_found(&apimachinery::GroupResource::new("", "namespaces"), self.namespace))?;
+        if namespace.is_deleting() {
+            return Err(StatusError::namespace_terminating(&self.resource().group_resource(), name, self.namespace));
+        }
+        Ok(())
+    }
+
+    /// Creates the object.
+    ///
+    /// # Errors
+    /// The answer to the client.
+    pub async fn create(&self, mut object: Value, path_name: Option<&str>) -> Result<Answer, StatusError> {
+        self.check_kind(&mut object)?;
+        self.check_namespace(&mut object)?;
+        if path_name.is_some_and(|name| name != meta::name(&object)) {
+            return Err(StatusError::bad_request("the name of the object does not match the name on the URL"));
+        }
+        if meta::resource_version(&object).is_some_and(|version| version != "0") {
+            return Err(StatusError::bad_request("resourceVersion should not be set on objects to be created"));
+        }
+        let mut warnings = self.decode(&mut object)?;
+        let prefix = meta::generate_name(&object).filter(|_| meta::name(&object).is_empty()).map(str::to_owned);
+        if prefix.is_none() && meta::name(&object).is_empty() {
+            return Err(self.invalid("", vec![FieldError::required("metadata.name", "name or generateName is required")]));
+        }
+        self.check_home(meta::name(&object))?;
+        let definition = crate::definition::storage();
+        if self.resource().is_custom() {
+            let name = self.resource().group_resource().to_string();
+            if self.inner.latest(&ObjectKey::new(&definition, "", &name)).is_some_and(|definition| definition.is_deleting()) {
+                return Err(StatusError::new(
+                    405,
+                    apimachinery::Reason::MethodNotAllowed,
+                    "create not allowed while custom resource definition is terminating",
+                ));
+            }
+        }
+        let now = self.inner.clock.now_seconds().to_string();
+        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion", "generation"] {
+            meta::unset(&mut object, field);
+        }
+        meta::set(&mut object, "creationTimestamp", now.as_str());
+        if self.resource().has_generation() {
+            meta::set(&mut object, "generation", 1);
+        }
+        for attempt in 1.. {
+            let mut object = object.clone();
+            if let Some(prefix) = &prefix {
+                meta::set(&mut object, "name", names::generated(prefix, &self.inner.names.name_suffix(5)));
+            }
+            let name = meta::name(&object).to_owned();
+            let errors = check_metadata(self.resource(), &object, None);
+            if !errors.is_empty() {
+                return Err(self.invalid(&name, errors));
+            }
+            let key = self.key(&name);
+            meta::set(&mut object, "uid", self.inner.uids.uuid().to_string());
+            let shown = (!self.is_stored_version()).then(|| object.clone());
+            let mut object = self.to_stored(object)?;
+            strategy::prepare_create(self.resource(), &mut object, &now);
+            let admitting = Admitting { name: &name, old: None, old_shown: None, subresource: "" };
+            let admitted = self.admit(&admitting, shown.as_ref(), &mut object)?;
+            if self.inner.latest(&key).is_some() {
+                if prefix.is_some() && attempt < NAME_ATTEMPTS {
+                    continue;
+                }
+                return Err(StatusError::already_exists(&self.resource().group_resource(), &name));
+            }
+            warnings.extend(admitted);
+            if self.parameters.is_dry_run {
+                return Ok(response::with_warnings(response::json(201, self.presenter.unstored(self.inner, object)?), &warnings));
+            }
+            return match self.inner.commit(&key, None, Some(object.into())).await {
+                Ok(entry) => Ok(response::with_warnings(response::json(201, self.presenter.one(self.inner, &entry)?), &warnings)),
+                Err(CommitError::Moved) if prefix.is_some() && attempt < NAME_ATTEMPTS => continue,
+                Err(CommitError::Moved) => Err(StatusError::already_exists(&self.resource().group_resource(), &name)),
+                Err(other) => Err(other.into()),
+            };
+        }
+        Err(StatusError::internal("no name was found"))
+    }
+
+    /// Changes the object called `name`: `produce` makes the wanted state, in the version of the request, from the present one. It is
+    /// called again when the object moved meanwhile.
+    ///
+    /// # Errors
+    /// The answer to the client.
+    pub async fn modify(
+        &self,
+        name: &str,
+        subresource: &str,
+        produce: &(dyn Fn(&Value) -> Result<Value, StatusError> + Sync),
+    ) -> Result<(Modified, Vec<String>), StatusError> {
+        let key = self.key(name);
+        for _ in 0..ATTEMPTS {
+            let entry = self.inner.latest(&key).ok_or_else(|| StatusError::not_found(&self.resource().group_resource(), name))?;
+            let (outcome, warnings) = self.decide(&entry, name, subresource, produce)?;
+            let (object, is_last) = match outcome {
+                Decision::Unchanged => return Ok((Modified::Stored(entry), warnings)),
+                Decision::Put(object) => (object, false),
+                Decision::Remove(object) => (object, true),
+            };
+            if self.parameters.is_dry_run {
+                return Ok((Modified::Unstored(object), warnings));
+            }
+            let content = if is_last { None } else { Some(object.clone().into()) };
+            match self.inner.commit(&key, Some(entry.revision), content).await {
+                Ok(_) if is_last => return Ok((Modified::Unstored(object), warnings)),
+                Ok(entry) => return Ok((Modified::Stored(entry), warnings)),
+                Err(CommitError::Moved) => {}
+                Err(other) => return Err(other.into()),
+            }
+        }
+        Err(CommitError::Moved.into())
+    }
+
+    fn decide(
+        &self,
+        entry: &Arc<Entry>,
+        name: &str,
+        subresource: &str,
+        produce: &(dyn Fn(&Value) -> Result<Value, StatusError> + Sync),
+    ) -> Result<(Decision, Vec<String>), StatusError> {
+        let resource = self.resource().group_resource();
+        let stored = entry.value();
+        let converted = if self.is_stored_version() { None } else { Some(self.presenter.convert(self.inner, stored.clone())?) };
+        let current = converted.as_ref().unwrap_or(&stored);
+        let mut wanted = produce(current)?;
+        self.check_kind(&mut wanted)?;
+        self.check_namespace(&mut wanted)?;
+        if meta::name(&wanted).is_empty() {
+            meta::set(&mut wanted, "name", name);
+        } else if meta::name(&wanted) != name {
+            let given = meta::name(&wanted);
+            return Err(StatusError::bad_request(format!("the name of the object ({given}) does not match the name on the URL ({name})")));
+        }
+        let uid = meta::uid(&wanted);
+        if !uid.is_empty() && uid != entry.facts.uid {
+            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", entry.facts.uid);
+            return Err(StatusError::conflict(&resource, name, &why));
+        }
+        if meta::resource_version(&wanted).is_some_and(|version| version != entry.facts.resource_version) {
+            return Err(StatusError::modified(&resource, name));
+        }
+        if wanted == *current {
+            return Ok((Decision::Unchanged, Vec::new()));
+        }
+        let is_custom_status = subresource == "status" && self.resource().is_custom();
+        if is_custom_status && self.is_stored_version() {
+            // Nothing but the status counts: the rest need not be looked at.
+            wanted = status_only(&wanted, &stored);
+        }
+        let mut warnings = self.decode(&mut wanted)?;
+        let mut object = if self.is_stored_version() { wanted.clone() } else { self.to_stored(wanted.clone())? };
+        restore_metadata(&mut object, &stored);
+        self.isolate(&mut object, &stored, subresource);
+        let now = self.inner.clock.now_seconds().to_string();
+        strategy::prepare_update(self.resource(), &mut object, &stored, subresource, &now);
+        if object == stored {
+            return Ok((Decision::Unchanged, warnings));
+        }
+        let errors = check_metadata(self.resource(), &object, Some(&stored));
+        if !errors.is_empty() {
+            return Err(self.invalid(name, errors));
+        }
+        let shown = (!self.is_stored_version()).then_some(&wanted);
+        let admitting = Admitting { name, old: Some(&stored), old_shown: converted.as_ref(), subresource };
+        warnings.extend(self.admit(&admitting, shown, &mut object)?);
+        restore_metadata(&mut object, &stored);
+        if self.resource().has_generation() && subresource != "status" && differs_in_specification(&object, &stored) {
+            meta::set(&mut object, "generation", meta::generation(&stored) + 1);
+        }
+        if object == stored {
+            return Ok((Decision::Unchanged, warnings));
+        }
+        let decision = if is_finished(self.resource(), &object) { Decision::Remove(object) } else { Decision::Put(object) };
+        Ok((decision, warnings))
+    }
+
+    /// A write to the object leaves its status alone, and the reverse.
+    fn isolate(&self, object: &mut Value, stored: &Value, subresource: &str) {
+        let keep = |object: &mut Value, field: &str| {
+            let Some(map) = object.as_object_mut() else { return };
+            match stored.get(field) {
+                Some(value) => drop(map.insert(field.to_owned(), value.clone())),
+                None => drop(map.shift_remove(field)),
+            }
+        };
+        let has_status = self.resource().stored().is_some_and(|version| version.has_status);
+        if subresource == "status" {
+            let fields: Vec<String> = object.as_object().into_iter().flat_map(|map| map.keys().cloned()).collect();
+            let kept =
+                fields.iter().map(String::as_str).chain(stored.as_object().into_iter().flat_map(|map| map.keys().map(String::as_str)));
+            let kept: Vec<String> = kept.filter(|field| !matches!(*field, "status" | "metadata")).map(str::to_owned).collect();
+            for field in kept {
+                keep(object, &field);
+            }
+            if self.resource().is_custom() {
+                keep(object, "metadata");
+            }
+        } else if has_status && subresource != "finalize" {
+            keep(object, "status");
+        }
+    }
+
+    /// Answers with what a change led to.
+    ///
+    /// # Errors
+    /// When the object cannot be shown in the version of the request.
+    pub fn answer(&self, modified: Modified, warnings: &[String]) -> Result<Answer, StatusError> {
+        let bytes = match modified {
+            Modified::Stored(entry) => self.presenter.one(self.inner, &entry)?,
+            Modified::Unstored(object) => self.presenter.unstored(self.inner, object)?,
+        };
+        Ok(response::with_warnings(response::json(200, bytes), warnings))
+    }
+
+    /// Replaces the object.
+    ///
+    /// # Errors
+    /// The answer to the client.
+    pub async fn update(&self, name: &str, subresource: &str, object: Value) -> Result<Answer, StatusError> {
+        if meta::resource_version(&object).is_none() && self.resource().is_custom() {
+            let error = FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
+            return Err(self.invalid(name, vec![error]));
+        }
+        let produce = |_: &Value| Ok(object.clone());
+        let (modified, warnings) = self.modify(name, subresource, &produce).await?;
+        self.answer(modified, &warnings)
+    }
+
+    /// Patches the object.
+    ///
+    /// # Errors
+    /// The answer to the client.
+    pub async fn patch(&self, name: &str, subresource: &str, patch: &Patch) -> Result<Answer, StatusError> {
+        let kind = self.resource().group_kind();
+        let produce = |current: &Value| patch.apply(current, &kind);
+        let (modified, warnings) = self.modify(name, subresource, &produce).await?;
+        self.answer(modified, &warnings)
+    }
+}
+
+struct Admitting<'a> {
+    name: &'a str,
+    old: Option<&'a Value>,
+    old_shown: Option<&'a Value>,
+    subresource: &'a str,
+}
+
+enum Decision {
+    Unchanged,
+    Put(Value),
+    /// The last finalizer went: the object goes as well.
+    Remove(Value),
+}
+
+/// What became of a change.
+#[derive(Debug)]
+pub enum Modified {
+    Stored(Arc<Entry>),
+    /// Of a dry run, or the last state of an object that is gone now.
+    Unstored(Value),
+}
+
+/// A change to an object, as it came.
+#[derive(Debug)]
+pub enum Patch {
+    Json(Value),
+    Merge(Value),
+    Strategic(Value),
+}
+
+impl Patch {
+    /// Reads a patch by its media type.
+    ///
+    /// # Errors
+    /// When the resource does not take this type, or the body is not JSON.
+    pub fn parse(media: &str, body: &[u8], is_custom: bool) -> Result<Self, StatusError> {
+        match media {
+            "application/json-patch+json" => Ok(Self::Json(crate::body::parse_json(body)?)),
+            "application/merge-patch+json" => Ok(Self::Merge(crate::body::parse_json(body)?)),
+            "application/strategic-merge-patch+json" if !is_custom => Ok(Self::Strategic(crate::body::parse_json(body)?)),
+            "application/apply-patch+yaml" => {
+                let mut error = StatusError::unsupported_media_type(&["application/json-patch+json", "application/merge-patch+json"]);
+                error.message = format!(
+                    "server-side apply is not served by this version; use client-side apply (kubectl apply without --server-side): {}",
+                    error.message
+                );
+                Err(error)
+            }
+            _ if is_custom => Err(StatusError::unsupported_media_type(&[
+                "application/json-patch+json",
+                "application/merge-patch+json",
+                "application/apply-patch+yaml",
+            ])),
+            _ => Err(StatusError::unsupported_media_type(&[
+                "application/json-patch+json",
+                "application/merge-patch+json",
+                "application/strategic-merge-patch+json",
+                "application/apply-patch+yaml",
+            ])),
+        }
+    }
+
+    /// The object after the patch.
+    ///
+    /// # Errors
+    /// When the patch does not fit the object.
+    pub fn apply(&self, current: &Value, kind: &GroupKind) -> Result<Value, StatusError> {
+        let mut object = current.clone();
+        match self {
+            Self::Json(operations) => patch::json_patch(&mut object, operations)?,
+            Self::Merge(merge) => patch::merge_patch(&mut object, merge),
+            Self::Strategic(merge) => patch::strategic_merge(&mut object, merge, kind)?,
+        }
+        Ok(object)
+    }
+}
+
+/// Fields of the metadata that are the server's.
+const SYSTEM: &[&str] =
+    &["uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "generateName"];
+
+fn restore_metadata(object: &mut Value, stored: &Value) {
+    for field in SYSTEM {
+        match meta::at(stored, &["metadata", field]) {
+            Some(value) => meta::set(object, field, value.clone()),
+            None => meta::unset(object, field),
+        }
+    }
+    for field in ["labels", "annotations", "finalizers", "ownerReferences"] {
+        let is_empty = |value: &Value| {
+            value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty) || value.as_array().is_some_and(Vec::is_empty)
+        };
+        if meta::at(object, &["metadata", field]).is_some_and(is_empty) && meta::at(stored, &["metadata", field]).is_none() {
+            meta::unset(object, field);
+        }
+    }
+}
+
+fn status_only(wanted: &Value, stored: &Value) -> Value {
+    let mut out = serde_json::Map::new();
+    for field in ["apiVersion", "kind", "metadata"] {
+        if let Some(value) = stored.get(field) {
+            out.insert(field.to_owned(), value.clone());
+        }
+    }
+    if let Some(status) = wanted.get("status") {
+        out.insert("status".to_owned(), status.clone());
+    }
+    Value::Object(out)
+}
+
+fn differs_in_specification(object: &Value, stored: &Value) -> bool {
+    let fields = |value: &Value| -> Vec<(String, Value)> {
+        let map = value.as_object().cloned().unwrap_or_default();
+        map.into_iter().filter(|(key, _)| !matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind")).collect()
+    };
+    let (mut left, mut right) = (fields(object), fields(stored));
+    left.sort_by(|a, b| a.0.cmp(&b.0));
+    right.sort_by(|a, b| a.0.cmp(&b.0));
+    left != right
+}
+
+/// Whether nothing holds a deleted object any longer.
+pub fn is_finished(resource: &Resource, object: &Value) -> bool {
+    let holds_content = &*resource.id.resource == "namespaces"
+        && resource.id.group.is_empty()
+        && meta::at(object, &["spec", "finalizers"]).and_then(Value::as_array).is_some_and(|finalizers| !finalizers.is_empty());
+    meta::deletion_timestamp(object).is_some() && meta::finalizers(object).is_empty() && !holds_content
+}
+
+/// What is wrong with the metadata.
+fn check_metadata(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let name = meta::name(object);
+    if old.is_none() {
+        errors.extend(
+            strategy::name_rule(&resource.id).check(name, false).into_iter().map(|why| FieldError::invalid("metadata.name", name, why)),
+        );
+    }
+    let metadata = object.get("metadata").cloned().unwrap_or_default();
+    for (field, kind) in [("labels", "object"), ("annotations", "object"), ("finalizers", "array"), ("ownerReferences", "array")] {
+        let is_right = match metadata.get(field) {
+            None | Some(Value::Null) => true,
+            Some(value) if kind == "array" => value.is_array(),
+            Some(Value::Object(map)) => map.values().all(Value::is_string),
+            Some(_) => false,
+        };
+        if !is_right {
+            errors.push(FieldError::type_invalid(
+                format!("metadata.{field}"),
+                kind,
+                format!("metadata.{field} in body must be of type {kind}"),
+            ));
+        }
+    }
+    let unchanged = |field: &str| old.is_some_and(|old| meta::at(old, &["metadata", field]) == metadata.get(field));
+    if !unchanged("labels") {
+        for (key, value) in metadata.get("labels").and_then(Value::as_object).into_iter().flatten() {
+            errors.extend(names::qualified_name(key).into_iter().map(|why| FieldError::invalid("metadata.labels", key.as_str(), why)));
+            let value = value.as_str().unwrap_or_default();
+            errors.extend(names::label_value(value).into_iter().map(|why| FieldError::invalid("metadata.labels", value, why)));
+        }
+    }
+    if !unchanged("annotations") {
+        for key in metadata.get("annotations").and_then(Value::as_object).into_iter().flat_map(|map| map.keys()) {
+            let lower = key.to_lowercase();
+            errors.extend(
+                names::qualified_name(&lower).into_iter().map(|why| FieldError::invalid("metadata.annotations", key.as_str(), why)),
+            );
+        }
+    }
+    if !unchanged("ownerReferences") {
+        for (index, owner) in metadata.get("ownerReferences").and_then(Value::as_array).into_iter().flatten().enumerate() {
+            for field in ["apiVersion", "kind", "name", "uid"] {
+                let path = format!("metadata.ownerReferences[{index}].{field}");
+                match owner.get(field) {
+                    Some(Value::String(text)) if !text.is_empty() => {}
+                    _ => errors.push(FieldError::invalid(path, "", "must not be empty")),
+                }
+            }
+        }
+        let controllers = metadata.get("ownerReferences").and_then(Value::as_array).into_iter().flatten();
+        if controllers.filter(|owner| owner.get("controller") == Some(&Value::Bool(true))).count() > 1 {
+            errors.push(FieldError::invalid("metadata.ownerReferences", Value::Null, "Only one reference can have Controller set to true"));
+        }
+    }
+    if let Some(old) = old.filter(|old| meta::deletion_timestamp(old).is_some()) {
+        let before = meta::finalizers(old);
+        let new: Vec<&str> = meta::finalizers(object).into_iter().filter(|finalizer| !before.contains(finalizer)).collect();
+        if !new.is_empty() {
+            let listed: Vec<String> = new.iter().map(|finalizer| format!("{finalizer:?}")).collect();
+            errors.push(FieldError::forbidden(
+                "metadata.finalizers",
+                format!(
+                    "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+                    listed.join(", ")
+                ),
+            ));
+        }
+    }
+    errors
+}

@@ -1,0 +1,288 @@
+//! The client against a small server of the same protocol, on an in-memory network with verified chains.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use runtime::clock::Clock;
+use runtime::keys::{KeyAlgorithm, KeySource as _, Prepared};
+use runtime::net::{BoxStream, Listener as _, MemoryNetwork};
+use runtime::random::Random;
+use runtime::tls::{ClientAuth, Identity, ServerTls, Tls, client_authorities};
+use runtime::x509::{Authority, Leaf, Usages};
+use talos::client::grpc::GrpcDialer;
+use talos::client::{ApplyMode, LogQuery, MemberId, ResetOptions, TalosDialer as _, TalosError};
+use talos::clientconfig::{ADMIN, ClientIdentity};
+use talos::secrets::Bundle;
+use talos_proto::common::Data;
+use talos_proto::machine as proto;
+use talos_proto::machine::machine_service_server::{MachineService, MachineServiceServer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tonic::transport::Server;
+use tonic::transport::server::Connected;
+use tonic::{Request, Response, Status};
+
+const NODE: &str = "10.0.0.4";
+
+#[derive(Clone, Default)]
+struct Fake;
+
+type Bytes = tonic::codegen::BoxStream<Data>;
+
+fn data(pieces: &[&[u8]]) -> Bytes {
+    let pieces: Vec<_> = pieces.iter().map(|piece| Ok(Data { metadata: None, bytes: piece.to_vec() })).collect();
+    Box::pin(futures::stream::iter(pieces))
+}
+
+#[tonic::async_trait]
+impl MachineService for Fake {
+    async fn version(&self, _: Request<()>) -> Result<Response<proto::VersionResponse>, Status> {
+        let version = proto::VersionInfo { tag: "v1.4.8".into(), arch: "amd64".into(), ..Default::default() };
+        let platform = proto::PlatformInfo { name: "vmware".into(), mode: "cloud".into() };
+        let element = proto::Version { version: Some(version), platform: Some(platform), ..Default::default() };
+        Ok(Response::new(proto::VersionResponse { messages: vec![element] }))
+    }
+
+    async fn service_list(&self, _: Request<()>) -> Result<Response<proto::ServiceListResponse>, Status> {
+        let service = |id: &str, health: proto::ServiceHealth| proto::ServiceInfo {
+            id: id.into(),
+            state: "Running".into(),
+            events: Some(proto::ServiceEvents { events: vec![proto::ServiceEvent { msg: "started".into(), ..Default::default() }] }),
+            health: Some(health),
+        };
+        let healthy = proto::ServiceHealth { healthy: true, last_message: "ok".into(), ..Default::default() };
+        let unknown = proto::ServiceHealth { unknown: true, ..Default::default() };
+        let services = vec![service("etcd", healthy), service("ext-tools", unknown)];
+        Ok(Response::new(proto::ServiceListResponse { messages: vec![proto::ServiceList { metadata: None, services }] }))
+    }
+
+    async fn bootstrap(&self, _: Request<proto::BootstrapRequest>) -> Result<Response<proto::BootstrapResponse>, Status> {
+        Err(Status::already_exists("etcd data directory is not empty"))
+    }
+
+    async fn etcd_member_list(&self, _: Request<proto::EtcdMemberListRequest>) -> Result<Response<proto::EtcdMemberListResponse>, Status> {
+        let member = proto::EtcdMember { id: 0xabc, hostname: "n1".into(), is_learner: true, ..Default::default() };
+        let element = proto::EtcdMembers { members: vec![member], ..Default::default() };
+        Ok(Response::new(proto::EtcdMemberListResponse { messages: vec![element] }))
+    }
+
+    async fn etcd_status(&self, _: Request<()>) -> Result<Response<proto::EtcdStatusResponse>, Status> {
+        Err(Status::unavailable("no controlplane endpoints"))
+    }
+
+    async fn etcd_leave_cluster(
+        &self,
+        _: Request<proto::EtcdLeaveClusterRequest>,
+    ) -> Result<Response<proto::EtcdLeaveClusterResponse>, Status> {
+        std::future::pending().await
+    }
+
+    async fn reset(&self, request: Request<proto::ResetRequest>) -> Result<Response<proto::ResetResponse>, Status> {
+        let request = request.into_inner();
+        assert_eq!(request.system_partitions_to_wipe.len(), 1);
+        Err(Status::permission_denied("not authorized"))
+    }
+
+    async fn shutdown(&self, _: Request<proto::ShutdownRequest>) -> Result<Response<proto::ShutdownResponse>, Status> {
+        Err(Status::failed_precondition("time is not in sync yet"))
+    }
+
+    async fn apply_configuration(
+        &self,
+        request: Request<proto::ApplyConfigurationRequest>,
+    ) -> Result<Response<proto::ApplyConfigurationResponse>, Status> {
+        let request = request.into_inner();
+        assert_ne!(request.mode(), proto::apply_configuration_request::Mode::Reboot);
+        let element = proto::ApplyConfiguration { warnings: vec![format!("{} bytes", request.data.len())], ..Default::default() };
+        Ok(Response::new(proto::ApplyConfigurationResponse { messages: vec![element] }))
+    }
+
+    async fn kubeconfig(&self, _: Request<()>) -> Result<Response<Bytes>, Status> {
+        Ok(Response::new(data(&[b"not an archive"])))
+    }
+
+    async fn dmesg(&self, _: Request<proto::DmesgRequest>) -> Result<Response<Bytes>, Status> {
+        Ok(Response::new(data(&[b"line 1\n", b"line 2\n"])))
+    }
+
+    async fn logs(&self, request: Request<proto::LogsRequest>) -> Result<Response<Bytes>, Status> {
+        let request = request.into_inner();
+        Ok(Response::new(data(&[format!("{} {}", request.id, request.tail_lines).as_bytes()])))
+    }
+}
+
+struct Io(BoxStream);
+
+impl Connected for Io {
+    type ConnectInfo = ();
+    fn connect_info(&self) {}
+}
+
+impl AsyncRead for Io {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+struct World {
+    network: MemoryNetwork,
+    keys: Prepared,
+    random: Random,
+    clock: Clock,
+    tls: Tls,
+}
+
+impl World {
+    fn new() -> Self {
+        let random = Random::seeded(1);
+        let clock = Clock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
+        Self { network: MemoryNetwork::default(), keys: Prepared::new(random.child("keys")), tls: Tls::clear(clock.clone()), random, clock }
+    }
+
+    async fn bundle(&self) -> Bundle {
+        Bundle::generate("v1.4".parse().unwrap(), &self.keys, &self.random, &self.clock).await.unwrap()
+    }
+
+    async fn identity(&self, bundle: &Bundle) -> ClientIdentity {
+        ClientIdentity::issue(bundle, &[ADMIN], &self.keys, &self.random, &self.clock).await.unwrap()
+    }
+
+    /// Serves the fake at the node's address with a certificate of `authority`, asking for client certificates of `clients`.
+    async fn serve(&self, authority: &Authority, common_name: &str, clients: Option<&Authority>) {
+        let key = self.keys.generate(KeyAlgorithm::Ed25519).await.unwrap();
+        let leaf = Leaf {
+            organizations: Vec::new(),
+            common_name: Some(common_name.into()),
+            dns_names: vec![common_name.into()],
+            ip_addresses: vec![NODE.parse().unwrap()],
+            usages: Usages::SERVER,
+            not_before: "2025-12-31T00:00:00Z".parse().unwrap(),
+            not_after: "2026-01-03T00:00:00Z".parse().unwrap(),
+        };
+        let certificate = authority.issue(&leaf, &key, &self.random).unwrap();
+        let server = ServerTls {
+            identity: Identity { chain: vec![certificate], key: key.as_rustls() },
+            clients: clients.map_or(ClientAuth::None, |authority| {
+                ClientAuth::Required(client_authorities(&[authority.certificate_der.clone()]).unwrap())
+            }),
+            alpn: vec![b"h2".to_vec()],
+        };
+        let mut listener = self.network.listen(NODE, 50_000);
+        let tls = self.tls.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(secured) = tls.accept(stream, &server).await else { continue };
+                let incoming = futures::stream::iter([Ok::<_, std::io::Error>(Io(secured.stream))]).chain(futures::stream::pending());
+                tokio::spawn(Server::builder().add_service(MachineServiceServer::new(Fake)).serve_with_incoming(incoming));
+            }
+        });
+    }
+
+    fn dialer(&self) -> GrpcDialer {
+        GrpcDialer::new(Arc::new(self.network.clone()), self.tls.clone())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_carry_their_answers() {
+    let world = World::new();
+    let bundle = world.bundle().await;
+    let os = bundle.os.authority().unwrap();
+    world.serve(&os, "n1", Some(&os)).await;
+    let node = world.dialer().connect(NODE, &world.identity(&bundle).await).await.unwrap();
+    let version = node.version().await.unwrap();
+    assert_eq!((version.tag.as_str(), version.platform.as_str()), ("v1.4.8", "vmware"));
+    let services = node.services().await.unwrap();
+    assert_eq!((services[0].is_healthy, services[0].message.as_str()), (Some(true), "ok"));
+    assert_eq!((services[1].is_healthy, services[1].message.as_str()), (None, "started"));
+    let members = node.etcd_members().await.unwrap();
+    assert_eq!((members[0].id, members[0].is_learner), (MemberId(0xabc), true));
+    assert_eq!(members[0].id.to_string(), "0000000000000abc");
+    let text: Vec<u8> = node.dmesg(false, true).await.unwrap().map(Result::unwrap).concat().await;
+    assert_eq!(text, b"line 1\nline 2\n");
+    let query = LogQuery { namespace: "system".into(), id: "etcd".into(), follow: false, tail_lines: None };
+    assert_eq!(node.logs(&query).await.unwrap().map(Result::unwrap).concat().await, b"etcd -1");
+    assert_eq!(node.apply_configuration("abc", ApplyMode::Auto, false).await.unwrap(), ["3 bytes"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn errors_are_told_apart() {
+    let world = World::new();
+    let bundle = world.bundle().await;
+    let os = bundle.os.authority().unwrap();
+    let identity = world.identity(&bundle).await;
+    let refused = world.dialer().connect(NODE, &identity).await.unwrap_err();
+    assert!(refused.is_unreachable() && refused.to_string().contains("connection refused"), "{refused}");
+    world.serve(&os, "n1", Some(&os)).await;
+    let node = world.dialer().connect(NODE, &identity).await.unwrap();
+    let options = ResetOptions { partitions: vec!["STATE".into()], ..ResetOptions::default() };
+    assert_eq!(node.bootstrap().await.unwrap_err().kind(), "AlreadyExists");
+    assert_eq!(node.etcd_status().await.unwrap_err().kind(), "NotReady");
+    assert_eq!(node.reset(&options).await.unwrap_err().kind(), "Permission");
+    assert_eq!(node.shutdown(false).await.unwrap_err().kind(), "Precondition");
+    assert_eq!(node.reboot().await.unwrap_err().kind(), "Unimplemented");
+    assert_eq!(node.kubeconfig().await.unwrap_err().kind(), "Failed");
+    let started = world.clock.instant();
+    let timeout = node.etcd_leave().await.unwrap_err();
+    assert!(timeout.is_outcome_unknown() && matches!(timeout, TalosError::Timeout { .. }), "{timeout}");
+    assert!(started.elapsed() >= Duration::from_secs(300), "a node may take five minutes to leave");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_of_another_cluster_is_recognized() {
+    let world = World::new();
+    let (ours, theirs) = (world.bundle().await, world.bundle().await);
+    world.serve(&theirs.os.authority().unwrap(), "n1", None).await;
+    let error = world.dialer().connect(NODE, &world.identity(&ours).await).await.unwrap_err();
+    let TalosError::NotOurs { signed_by, expected, .. } = &error else { panic!("{error}") };
+    let key = |bundle: &Bundle| hex::encode_upper(bundle.os.authority().unwrap().facts().unwrap().subject_key_id.unwrap());
+    assert_eq!((signed_by, expected), (&key(&theirs), &key(&ours)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn maintenance_and_wrong_credentials_are_recognized() {
+    let world = World::new();
+    let (ours, theirs) = (world.bundle().await, world.bundle().await);
+    let random = Random::seeded(3);
+    let key = world.keys.generate(KeyAlgorithm::Ed25519).await.unwrap();
+    let (from, until) = ("2025-12-31T00:00:00Z".parse().unwrap(), "2027-01-01T00:00:00Z".parse().unwrap());
+    let boot = Authority::self_signed(&[], None, key, from, until, &random).unwrap();
+    world.serve(&boot, "maintenance-service.talos.dev", None).await;
+    let identity = world.identity(&ours).await;
+    let error = world.dialer().connect(NODE, &identity).await.unwrap_err();
+    assert!(matches!(error, TalosError::Maintenance { .. }), "{error}");
+
+    let os = ours.os.authority().unwrap();
+    world.serve(&os, "n1", Some(&theirs.os.authority().unwrap())).await;
+    let outcome = match world.dialer().connect(NODE, &identity).await {
+        Ok(node) => node.version().await.map(drop),
+        Err(error) => Err(error),
+    };
+    assert_eq!(outcome.unwrap_err().kind(), "CredentialsRefused");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expired_certificate_is_ours_but_does_not_hold() {
+    let world = World::new();
+    let bundle = world.bundle().await;
+    let os = bundle.os.authority().unwrap();
+    let identity = world.identity(&bundle).await;
+    world.serve(&os, "n1", Some(&os)).await;
+    tokio::time::advance(Duration::from_secs(72 * 3600)).await;
+    let error = world.dialer().connect(NODE, &identity).await.unwrap_err();
+    assert!(matches!(&error, TalosError::Certificate { reason, .. } if reason.contains("expired")), "{error}");
+}
