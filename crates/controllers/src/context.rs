@@ -28,6 +28,8 @@ pub struct Context {
     pub log: Log,
     pub defects: Defects,
     pub keys: Arc<dyn KeySource>,
+    /// The vCenters: one session for each server and account.
+    pub vcenters: Arc<dyn vsphere::VCenters>,
     /// The way to workload clusters.
     pub workload: Arc<dyn Clusters>,
     /// Names this installation in the ownership marker of VMs.
