@@ -17,6 +17,7 @@ pub mod protobuf;
 pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod strict;
 pub mod table;
 
 /// One document of the API: an object, a patch, a Status.

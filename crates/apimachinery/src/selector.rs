@@ -110,7 +110,11 @@ fn check_key(key: &str) -> Result<(), SelectorError> {
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let key = &self.key;
-        let values = self.values.iter().map(String::as_str).collect::<Vec<_>>().join(",");
+        let mut values = self.values.iter().map(String::as_str).collect::<Vec<_>>().join(",");
+        if values.is_empty() && matches!(self.operator, Operator::In | Operator::NotIn) {
+            // The empty value alone would read as no value.
+            values.push(',');
+        }
         match self.operator {
             Operator::Equals => write!(f, "{key}={values}"),
             Operator::NotEquals => write!(f, "{key}!={values}"),

@@ -2,11 +2,15 @@
 //!
 //! Reading never fails: what is absent or of the wrong type reads as empty. Writing makes `metadata` where it is missing.
 
+mod rules;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-/// Annotation value type of an owner in `metadata.ownerReferences`.
+pub use rules::{malformed, validate, validate_update};
+
+/// One owner in `metadata.ownerReferences`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OwnerReference {
     /// The owner's `apiVersion`, as the writer of the reference knew it.
