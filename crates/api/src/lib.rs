@@ -6,6 +6,7 @@
 
 #![recursion_limit = "256"]
 
+mod conversion;
 mod object;
 
 pub mod addons;
@@ -23,3 +24,7 @@ pub mod schema;
 pub mod spoke;
 
 pub use crds::crds;
+
+/// Defaults, rules and conversions of all kinds of this crate, for an API server to call.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Webhooks;

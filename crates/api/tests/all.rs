@@ -1,4 +1,5 @@
 //! Integration tests of the api crate.
+mod conversion;
 mod crds;
 mod reference;
 mod types;
