@@ -30,8 +30,12 @@ pub struct Context {
     pub keys: Arc<dyn KeySource>,
     /// The vCenters: one session for each server and account.
     pub vcenters: Arc<dyn vsphere::VCenters>,
+    /// The way to nodes' Talos API.
+    pub talos: Arc<dyn talos::client::TalosDialer>,
     /// The way to workload clusters.
     pub workload: Arc<dyn Clusters>,
+    /// An HTTP proxy into the machines' network, which kubeconfigs of workload clusters carry as `proxy-url`.
+    pub workload_proxy: Option<String>,
     /// Names this installation in the ownership marker of VMs.
     pub installation_id: String,
 }
