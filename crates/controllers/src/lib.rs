@@ -21,6 +21,7 @@ pub mod cluster;
 pub mod context;
 pub mod contract;
 pub mod edit;
+pub mod machine;
 pub mod mirror;
 pub mod status;
 pub mod workload;
@@ -55,7 +56,8 @@ pub struct Registration {
 }
 
 /// Every controller, in the order in which they are started.
-pub const REGISTRATIONS: &[Registration] = &[Registration { name: cluster::NAME, start: cluster::start }];
+pub const REGISTRATIONS: &[Registration] =
+    &[Registration { name: cluster::NAME, start: cluster::start }, Registration { name: machine::NAME, start: machine::start }];
 
 /// Which controllers run.
 #[derive(Clone, Debug, PartialEq, Eq)]

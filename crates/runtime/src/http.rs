@@ -6,6 +6,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::Client;
@@ -112,13 +113,19 @@ impl Service<http::Uri> for Connector {
     }
 }
 
-/// A pooling HTTP/1.1 and HTTP/2 client over `connector`.
+/// How often an HTTP/2 connection with open streams is asked for a sign of life, and how long it may take to give one.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
+
+/// A pooling HTTP/1.1 and HTTP/2 client over `connector`. A watch on a host that fell silent ends within a minute (HTTP/2 only).
 pub fn client<B>(connector: Connector) -> Client<Connector, B>
 where
     B: http_body::Body + Send + 'static,
     B::Data: Send,
 {
-    Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).timer(TokioTimer::new()).build(connector)
+    let mut builder = Client::builder(TokioExecutor::new());
+    builder.pool_timer(TokioTimer::new()).timer(TokioTimer::new());
+    builder.http2_keep_alive_interval(KEEP_ALIVE.0).http2_keep_alive_timeout(KEEP_ALIVE.1);
+    builder.build(connector)
 }
 
 /// A Kubernetes client over `connector` for the server at `authority` (`host:port`, brackets around an IPv6 address). No retries and no

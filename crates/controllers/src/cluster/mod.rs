@@ -58,7 +58,12 @@ pub fn start(wiring: &Wiring) -> Started {
         }
     });
     let waker = controller.waker();
-    wiring.workload.subscribe(Arc::new(move |cluster| waker.wake(cluster)));
+    wiring.workload.subscribe(Arc::new(move |change| {
+        // A Node's change shows in its Machine first.
+        if change.node.is_none() {
+            waker.wake(&change.cluster);
+        }
+    }));
     wiring.started(controller)
 }
 

@@ -3,6 +3,11 @@
 //! A reconcile never waits on a workload cluster: it reads the last known Nodes, hands in what is to be done, and is woken when something
 //! came of it. Nothing here returns a future.
 
+mod accessor;
+mod direct;
+mod job;
+mod kubeconfig;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -10,6 +15,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use runtime::reconcile::ObjectKey;
 use serde_json::Value;
+
+pub use accessor::{Accessor, Parts};
 
 /// Whether a workload cluster's API answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,8 +57,17 @@ pub enum Applied {
     Failed(String),
 }
 
-/// Called with the key of a Cluster whose connection, Nodes or work changed.
-pub type Tap = Arc<dyn Fn(&ObjectKey) + Send + Sync>;
+/// Something changed in, or on the way to, a workload cluster.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The key of its Cluster.
+    pub cluster: ObjectKey,
+    /// The Node that changed, as it is or last was; none when it is about the connection or about work.
+    pub node: Option<Arc<Node>>,
+}
+
+/// Called with every change.
+pub type Tap = Arc<dyn Fn(&Change) + Send + Sync>;
 
 /// Workload clusters, by the key of their Cluster.
 pub trait Clusters: fmt::Debug + Send + Sync {

@@ -71,6 +71,7 @@ pub(super) struct Feed<K: Object> {
     pub scope: Scope,
     pub clock: Clock,
     pub random: Random,
+    pub backoff: Backoff,
 }
 
 impl<K: Object> Feed<K> {
@@ -108,7 +109,11 @@ impl<K: Object> Feed<K> {
                     self.lost(&explain(&error));
                 }
             }
-            self.clock.sleep(Backoff::WATCH.delay(failures, &self.random)).await;
+            tokio::select! {
+                biased;
+                () = self.store.hastened() => failures = 0,
+                () = self.clock.sleep(self.backoff.delay(failures, &self.random)) => {}
+            }
         }
     }
 

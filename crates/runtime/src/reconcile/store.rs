@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::feed::Link;
 use super::key::ObjectKey;
@@ -55,6 +55,7 @@ struct Inner<K: Object> {
     is_partial: bool,
     state: Mutex<State<K>>,
     link: watch::Sender<Link>,
+    hasten: Notify,
 }
 
 /// The objects of one kind. Cheap to clone; clones share the content.
@@ -133,7 +134,15 @@ impl<K: Object> Store<K> {
         indices.insert(BY_CLUSTER, Index { function: by_cluster, entries: BTreeMap::new() });
         let state = State { objects: BTreeMap::new(), indices, seen: 0, gone: BTreeSet::new(), subscribers: Vec::new() };
         let kind = K::kind(&dyntype).into_owned();
-        Self(Arc::new(Inner { client, dyntype, kind, is_partial, state: Mutex::new(state), link: watch::Sender::new(Link::Starting) }))
+        Self(Arc::new(Inner {
+            client,
+            dyntype,
+            kind,
+            is_partial,
+            state: Mutex::new(state),
+            link: watch::Sender::new(Link::Starting),
+            hasten: Notify::new(),
+        }))
     }
 
     fn state(&self) -> MutexGuard<'_, State<K>> {
@@ -374,6 +383,15 @@ impl<K: Object> Store<K> {
             }
             is_change
         });
+    }
+
+    /// Tries to reach the server now rather than after the present delay. Without effect while the watch is up.
+    pub fn hasten(&self) {
+        self.0.hasten.notify_waiters();
+    }
+
+    pub(super) async fn hastened(&self) {
+        self.0.hasten.notified().await;
     }
 
     /// The state of the watch.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
+use super::backoff::Backoff;
 use super::feed::{Feed, Scope};
 use super::store::{Object, Store};
 use crate::clock::Clock;
@@ -19,6 +20,7 @@ pub struct Stores {
     clock: Clock,
     random: Random,
     token: CancellationToken,
+    backoff: Backoff,
     known: Arc<Mutex<BTreeMap<String, Box<dyn Any + Send>>>>,
 }
 
@@ -31,7 +33,14 @@ impl fmt::Debug for Stores {
 impl Stores {
     /// No store yet.
     pub fn new(client: kube::Client, clock: Clock, random: &Random, token: CancellationToken) -> Self {
-        Self { client, clock, random: random.child("stores"), token, known: Arc::default() }
+        Self { client, clock, random: random.child("stores"), token, backoff: Backoff::WATCH, known: Arc::default() }
+    }
+
+    /// The delays between tries to watch ([`Backoff::WATCH`] unless told), for stores opened later.
+    #[must_use]
+    pub fn with_backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = backoff;
+        self
     }
 
     /// The client behind the stores.
@@ -75,7 +84,7 @@ impl Stores {
         }
         let store = Store::new(self.client.clone(), dyntype, scope.labels.is_some());
         let random = self.random.child(&name);
-        let feed = Feed { store: store.clone(), scope, clock: self.clock.clone(), random };
+        let feed = Feed { store: store.clone(), scope, clock: self.clock.clone(), random, backoff: self.backoff };
         known.insert(name, Box::new(store.clone()));
         tokio::spawn(feed.run(self.token.clone()));
         store

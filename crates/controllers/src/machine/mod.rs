@@ -1,0 +1,157 @@
+//! The Machine controller: brings bootstrap data, infrastructure and Node of one machine together, and takes them apart in order.
+
+mod act;
+pub mod node;
+pub mod plan;
+pub mod status;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::cluster::{Cluster, Machine};
+use api::names::annotations;
+use async_trait::async_trait;
+use jiff::Timestamp;
+use runtime::reconcile::{Action, Error, ObjectKey, Reconciler, Store};
+
+use crate::cluster::plan::is_control_plane;
+use crate::contract::{ExternalKey, Referenced};
+use crate::edit::is_deleting;
+use crate::{Started, Wiring};
+use act::Act;
+use plan::Observed;
+
+/// The controller's name.
+pub const NAME: &str = "machine";
+/// The index of Machines by the objects that they reference.
+const BY_REFERENCE: &str = "references";
+
+struct Machines {
+    act: Act,
+    store: Store<Machine>,
+}
+
+/// Wires the controller.
+pub fn start(wiring: &Wiring) -> Started {
+    let store = wiring.stores.get::<Machine>();
+    store.index(BY_REFERENCE, |machine| {
+        let namespace = machine.metadata.namespace.as_deref().unwrap_or_default();
+        let references = [machine.spec.bootstrap.config_ref.as_ref(), Some(&machine.spec.infrastructure_ref)];
+        references.into_iter().flatten().map(|reference| ExternalKey::of(namespace, reference).to_string()).collect()
+    });
+    let act = Act { wiring: wiring.clone(), clusters: wiring.stores.get::<Cluster>(), machines: store.clone() };
+    let of_cluster = {
+        let store = store.clone();
+        move |namespace: &str, cluster: &str| -> Vec<ObjectKey> {
+            store.of_cluster(namespace, cluster).iter().map(|machine| ObjectKey::of(&machine.metadata)).collect()
+        }
+    };
+    let of_changed = of_cluster.clone();
+    let controller = wiring
+        .controller(NAME, Machines { act, store: store.clone() })
+        .watches(move |cluster: &Cluster| {
+            let key = ObjectKey::of(&cluster.metadata);
+            of_changed(key.namespace(), &key.name)
+        })
+        .limit(100);
+    let waker = controller.waker();
+    wiring.externals.subscribe(move |name| {
+        for machine in store.indexed(BY_REFERENCE, &name.to_string()) {
+            waker.wake(&ObjectKey::of(&machine.metadata));
+        }
+    });
+    let waker = controller.waker();
+    let store = wiring.stores.get::<Machine>();
+    wiring.workload.subscribe(Arc::new(move |change| {
+        let cluster = &change.cluster;
+        let Some(node) = &change.node else {
+            for key in of_cluster(cluster.namespace(), &cluster.name) {
+                waker.wake(&key);
+            }
+            return;
+        };
+        // A Node that is known concerns its Machine; one that is new concerns those that wait for theirs.
+        let machine = node.metadata.annotations.as_ref().and_then(|known| known.get(annotations::NODE_MACHINE));
+        let known = machine.map(|name| ObjectKey { namespace: cluster.namespace.clone(), name: name.clone() });
+        if let Some(key) = known.filter(|key| store.get(key).is_some()) {
+            waker.wake(&key);
+            return;
+        }
+        for machine in store.of_cluster(cluster.namespace(), &cluster.name) {
+            if machine.status.as_ref().is_none_or(|status| status.node_ref.is_none()) {
+                waker.wake(&ObjectKey::of(&machine.metadata));
+            }
+        }
+    }));
+    wiring.started(controller)
+}
+
+impl Machines {
+    async fn observe(&self, machine: Arc<Machine>) -> Result<Observed, Error> {
+        let wiring = &self.act.wiring;
+        let key = ObjectKey::of(&machine.metadata);
+        let namespace = key.namespace().to_owned();
+        let cluster_key = ObjectKey { namespace: key.namespace.clone(), name: machine.spec.cluster_name.clone() };
+        let cluster = self.act.clusters.get(&cluster_key);
+        let bootstrap = wiring.externals.find(&namespace, machine.spec.bootstrap.config_ref.as_ref()).await?;
+        let infrastructure = wiring.externals.find(&namespace, Some(&machine.spec.infrastructure_ref)).await?;
+        // Asked only where the answer counts.
+        let control_plane = match cluster.as_ref().filter(|_| is_deleting(&machine.metadata)) {
+            Some(cluster) => wiring.externals.find(&namespace, cluster.spec.control_plane_ref.as_ref()).await?,
+            None => Referenced::None,
+        };
+        let siblings = self.store.of_cluster(&namespace, &machine.spec.cluster_name);
+        let staying = siblings.iter().filter(|sibling| is_control_plane(sibling) && !is_deleting(&sibling.metadata));
+        let control_plane_machines = staying.count();
+        Ok(Observed {
+            connection: wiring.workload.connection(&cluster_key),
+            nodes: wiring.workload.nodes(&cluster_key),
+            trouble: wiring.workload.trouble(&cluster_key),
+            now: wiring.clock.now_seconds(),
+            machine,
+            cluster,
+            bootstrap,
+            infrastructure,
+            control_plane,
+            control_plane_machines,
+        })
+    }
+}
+
+/// Run again at the earliest of these times that lie ahead.
+fn again(times: impl IntoIterator<Item = Option<Timestamp>>, now: Timestamp) -> Action {
+    let ahead = times.into_iter().flatten().filter(|at| *at > now).min();
+    let left = ahead.and_then(|at| Duration::try_from(at.duration_since(now)).ok());
+    left.map_or(Action::Done, Action::RequeueAfter)
+}
+
+#[async_trait]
+impl Reconciler for Machines {
+    type Kind = Machine;
+
+    async fn reconcile(&self, key: &ObjectKey) -> Result<Action, Error> {
+        let Some(machine) = self.store.get(key) else { return Ok(Action::Done) };
+        let observed = self.observe(machine).await?;
+        let plan = plan::plan(&observed);
+        let mut result = Ok(());
+        for step in &plan.steps {
+            result = self.act.step(&observed, step).await;
+            if result.is_err() {
+                break;
+            }
+        }
+        // The status is told even when a step failed, and for the object that the steps left behind.
+        let Some(machine) = self.store.get(key) else {
+            result?;
+            return Ok(Action::Done);
+        };
+        let observed = Observed { machine, ..observed };
+        let new = status::status(&observed, &plan);
+        let old = observed.machine.status.as_ref();
+        let written = crate::status::patch(&self.store, &*observed.machine, old, &new).await;
+        result?;
+        written.map(drop).or_else(crate::status::unless_gone)?;
+        let available_at = status::available_at(&observed.machine, &new);
+        Ok(again([plan.again_at, available_at], observed.now))
+    }
+}

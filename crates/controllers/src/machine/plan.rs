@@ -1,0 +1,305 @@
+//! What is to be done for a Machine. Pure.
+//!
+//! ```text
+//!   alive:    finalizer, owner -> own bootstrap and infrastructure objects -> data secret, provider id
+//!             -> Node: found by provider id, else by system UUID (then the provider id is written into it) -> labels, annotations, taint
+//!   deleting: pre-drain hooks -> pre-terminate hooks -> infrastructure object gone -> bootstrap object gone -> Node gone -> finalizer
+//! ```
+//!
+//! Rules: the infrastructure goes only after every hook; a Node is deleted only when the machine behind it is gone, and never when its whole
+//! cluster goes; a workload cluster that does not answer holds a deletion no longer than the Node's deletion limit. A Node is never taken by
+//! name: its provider id or its system UUID must say that it is this machine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::cluster::{Cluster, Machine};
+use api::names::{annotations, finalizers, labels};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::Value;
+
+use super::node;
+use crate::contract::{External, Referenced};
+use crate::edit::{controller_reference, has_finalizer, is_deleting, is_paused};
+use crate::workload::Connection;
+
+/// How long the deletion of a Node may take when the Machine does not say.
+const NODE_DELETION_LIMIT: Duration = Duration::from_secs(10);
+
+/// What is known when a Machine is planned.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    pub machine: Arc<Machine>,
+    /// None when there is no such Cluster (any more).
+    pub cluster: Option<Arc<Cluster>>,
+    pub bootstrap: Referenced,
+    pub infrastructure: Referenced,
+    /// The cluster's control-plane object, for the question whether all of it goes.
+    pub control_plane: Referenced,
+    /// Control-plane Machines of the cluster that are not being deleted, this one included.
+    pub control_plane_machines: usize,
+    pub connection: Connection,
+    pub nodes: Vec<Arc<Node>>,
+    /// The last call to the workload cluster that failed, and why.
+    pub trouble: Option<String>,
+    pub now: Timestamp,
+}
+
+/// One outside effect.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Finalizer, cluster label, and the Cluster as an owner where nobody controls the Machine.
+    Claim,
+    OwnBootstrap,
+    OwnInfrastructure,
+    /// Write what bootstrap and infrastructure gave into the Machine's spec.
+    CopySpec {
+        data_secret_name: Option<String>,
+        provider_id: Option<String>,
+        failure_domain: Option<String>,
+    },
+    /// Bring the Node's provider id, labels, annotations and taints to what they should be.
+    PatchNode {
+        node: String,
+        patch: Value,
+    },
+    DeleteInfrastructure,
+    DeleteBootstrap,
+    DeleteNode {
+        node: String,
+        uid: String,
+    },
+    RemoveFinalizer,
+}
+
+/// How far a deletion is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    PreDrainHook { hooks: Vec<String> },
+    PreTerminateHook { hooks: Vec<String> },
+    Infrastructure { left: String },
+    Bootstrap { left: String },
+    Node { left: String, until: Option<Timestamp> },
+    Completed,
+}
+
+/// Why a Machine has no Node yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeWait {
+    ControlPlaneInitialized,
+    Infrastructure {
+        kind: String,
+    },
+    ProviderId {
+        kind: String,
+    },
+    Connection {
+        state: String,
+    },
+    Node {
+        provider_id: String,
+    },
+    /// Its Node was there and is not any more.
+    Lost {
+        node: String,
+    },
+}
+
+/// What to do, and where the Machine stands.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    pub steps: Vec<Step>,
+    pub is_paused: bool,
+    pub deletion: Option<Deletion>,
+    /// The Node that carries the Machine's provider id.
+    pub node: Option<Arc<Node>>,
+    pub node_wait: Option<NodeWait>,
+    /// Run again at this time at the latest.
+    pub again_at: Option<Timestamp>,
+}
+
+/// Decides for one Machine.
+pub fn plan(observed: &Observed) -> Plan {
+    let meta = &observed.machine.metadata;
+    if is_paused(observed.cluster.as_deref(), meta) {
+        return Plan { is_paused: true, ..Plan::default() };
+    }
+    if is_deleting(meta) {
+        return deletion(observed);
+    }
+    let mut plan = Plan::default();
+    // Without its Cluster nothing can be made; the Cluster's appearance wakes the Machine.
+    let Some(cluster) = &observed.cluster else { return plan };
+    if is_unclaimed(&observed.machine) {
+        plan.steps.push(Step::Claim);
+    }
+    if is_unowned(&observed.bootstrap, &observed.machine) {
+        plan.steps.push(Step::OwnBootstrap);
+    }
+    if is_unowned(&observed.infrastructure, &observed.machine) {
+        plan.steps.push(Step::OwnInfrastructure);
+    }
+    plan.steps.extend(copy(observed));
+    find_node(observed, cluster, &mut plan);
+    plan
+}
+
+fn is_unclaimed(machine: &Machine) -> bool {
+    let meta = &machine.metadata;
+    let is_labelled = meta.labels.as_ref().and_then(|known| known.get(labels::CLUSTER_NAME)) == Some(&machine.spec.cluster_name);
+    let has_owner = meta.owner_references.as_ref().is_some_and(|owners| !owners.is_empty());
+    !has_finalizer(meta, finalizers::MACHINE) || !is_labelled || !has_owner
+}
+
+fn is_unowned(referenced: &Referenced, machine: &Machine) -> bool {
+    let Some(object) = referenced.found().filter(|object| !object.is_deleting()) else { return false };
+    let controller = controller_reference(&object.metadata);
+    let is_labelled = object.metadata.labels.as_ref().and_then(|known| known.get(labels::CLUSTER_NAME)) == Some(&machine.spec.cluster_name);
+    // A control plane owns what it cloned until the Machine does.
+    let is_free = controller.is_none_or(|owner| owner.kind != "Machine");
+    is_free || !is_labelled
+}
+
+fn copy(observed: &Observed) -> Option<Step> {
+    let spec = &observed.machine.spec;
+    let data_secret = observed.bootstrap.found().and_then(|object| object.data_secret());
+    let data_secret_name = data_secret.filter(|name| spec.bootstrap.data_secret_name.as_deref() != Some(name)).map(str::to_owned);
+    let infrastructure = observed.infrastructure.found().filter(|object| object.is_provisioned());
+    let given = |value: Option<&String>| value.filter(|value| !value.is_empty()).cloned();
+    let provider_id = infrastructure.and_then(|object| given(object.spec.provider_id.as_ref()));
+    let provider_id = provider_id.filter(|id| spec.provider_id.as_ref() != Some(id));
+    let failure_domain =
+        infrastructure.and_then(|object| given(object.spec.failure_domain.as_ref().or(object.status.failure_domain.as_ref())));
+    let failure_domain = failure_domain.filter(|domain| spec.failure_domain.as_ref() != Some(domain));
+    let is_change = data_secret_name.is_some() || provider_id.is_some() || failure_domain.is_some();
+    is_change.then_some(Step::CopySpec { data_secret_name, provider_id, failure_domain })
+}
+
+fn find_node(observed: &Observed, cluster: &Cluster, plan: &mut Plan) {
+    let machine = &observed.machine;
+    let kind = || machine.spec.infrastructure_ref.kind.clone();
+    let status = cluster.status.as_ref();
+    let is_initialized = status.is_some_and(|status| status.initialization.control_plane_initialized == Some(true));
+    let is_provisioned = observed.infrastructure.found().is_some_and(|object| object.is_provisioned());
+    // What the infrastructure tells now counts before what was copied.
+    let told = observed.infrastructure.found().and_then(|object| object.spec.provider_id.clone()).filter(|id| !id.is_empty());
+    let provider_id = told.or_else(|| machine.spec.provider_id.clone());
+    let known_node = machine.status.as_ref().and_then(|status| status.node_ref.as_ref()).map(|node| node.name.clone());
+    if !is_provisioned && known_node.is_none() {
+        plan.node_wait = Some(NodeWait::Infrastructure { kind: kind() });
+        return;
+    }
+    let Some(provider_id) = provider_id else {
+        plan.node_wait = Some(NodeWait::ProviderId { kind: kind() });
+        return;
+    };
+    let found = node::find(&observed.nodes, &provider_id);
+    if let Some(found) = &found
+        && observed.connection.is_connected()
+        && let Some(patch) = node::patch(found, machine, &provider_id)
+    {
+        let name = found.metadata.name.clone().unwrap_or_default();
+        plan.steps.push(Step::PatchNode { node: name, patch });
+    }
+    let carries_id = |node: &Arc<Node>| node.spec.as_ref().and_then(|spec| spec.provider_id.as_ref()) == Some(&provider_id);
+    plan.node = found.filter(carries_id);
+    if plan.node.is_none() {
+        plan.node_wait = Some(match (known_node, &observed.connection) {
+            (None, _) if !is_initialized => NodeWait::ControlPlaneInitialized,
+            (_, connection) if !connection.is_connected() => NodeWait::Connection { state: connection.to_string() },
+            (Some(node), _) => NodeWait::Lost { node },
+            (None, _) => NodeWait::Node { provider_id },
+        });
+    }
+}
+
+/// The hooks with this prefix that somebody has put on the Machine.
+fn hooks(meta: &ObjectMeta, prefix: &str) -> Vec<String> {
+    let known = meta.annotations.iter().flatten().map(|(key, _)| key);
+    known.filter(|key| key.starts_with(prefix)).cloned().collect()
+}
+
+fn deletion(observed: &Observed) -> Plan {
+    let meta = &observed.machine.metadata;
+    let mut plan = Plan::default();
+    let known_node = observed.machine.status.as_ref().and_then(|status| status.node_ref.as_ref());
+    plan.node = known_node.and_then(|known| observed.nodes.iter().find(|node| node.metadata.name.as_ref() == Some(&known.name)).cloned());
+    let stage = stage(observed, &mut plan);
+    if stage == Deletion::Completed && has_finalizer(meta, finalizers::MACHINE) {
+        plan.steps.push(Step::RemoveFinalizer);
+    }
+    plan.deletion = Some(stage);
+    plan
+}
+
+fn stage(observed: &Observed, plan: &mut Plan) -> Deletion {
+    let meta = &observed.machine.metadata;
+    let pre_drain = hooks(meta, annotations::PRE_DRAIN_HOOK_PREFIX);
+    if !pre_drain.is_empty() {
+        return Deletion::PreDrainHook { hooks: pre_drain };
+    }
+    let pre_terminate = hooks(meta, annotations::PRE_TERMINATE_HOOK_PREFIX);
+    if !pre_terminate.is_empty() {
+        return Deletion::PreTerminateHook { hooks: pre_terminate };
+    }
+    let name = |object: &External, fallback: &str| {
+        let kind = if object.kind.is_empty() { fallback } else { &object.kind };
+        format!("{kind} {}", object.metadata.name.as_deref().unwrap_or_default())
+    };
+    if let Some(object) = observed.infrastructure.found() {
+        if !object.is_deleting() {
+            plan.steps.push(Step::DeleteInfrastructure);
+        }
+        return Deletion::Infrastructure { left: name(object, &observed.machine.spec.infrastructure_ref.kind) };
+    }
+    if let Some(object) = observed.bootstrap.found() {
+        if !object.is_deleting() {
+            plan.steps.push(Step::DeleteBootstrap);
+        }
+        let kind = observed.machine.spec.bootstrap.config_ref.as_ref().map_or("", |reference| &reference.kind);
+        return Deletion::Bootstrap { left: name(object, kind) };
+    }
+    if let Some(node) = plan.node.clone().filter(|_| is_node_deleted(observed)) {
+        let until = node_deletion_end(observed);
+        // A Node that cannot be deleted must not hold the Machine for ever: what it stood for is gone already. While the API answers and
+        // the call has not failed the limit does not count: the infrastructure's deletion may have used it up.
+        let is_held = !observed.connection.is_connected() || observed.trouble.is_some() || is_deleting(&node.metadata);
+        let is_over = is_held && until.is_some_and(|until| observed.now >= until);
+        if !is_over {
+            let name = node.metadata.name.clone().unwrap_or_default();
+            if observed.connection.is_connected() && !is_deleting(&node.metadata) {
+                plan.steps.push(Step::DeleteNode { node: name.clone(), uid: node.metadata.uid.clone().unwrap_or_default() });
+            }
+            plan.again_at = until.filter(|until| *until > observed.now);
+            return Deletion::Node { left: format!("Node {name}"), until };
+        }
+    }
+    Deletion::Completed
+}
+
+/// Whether the Node is to be deleted with its Machine: not when the cluster or its control plane goes as a whole, and not the last
+/// control plane's.
+fn is_node_deleted(observed: &Observed) -> bool {
+    let is_cluster_going = observed.cluster.as_ref().is_none_or(|cluster| is_deleting(&cluster.metadata));
+    let is_control_plane_going = match &observed.control_plane {
+        Referenced::None => false,
+        Referenced::Missing { .. } => true,
+        Referenced::Found(object) => object.is_deleting(),
+    };
+    let is_control_plane = crate::cluster::plan::is_control_plane(&observed.machine);
+    let is_last = is_control_plane && observed.control_plane_machines == 0;
+    !is_cluster_going && !is_control_plane_going && !is_last
+}
+
+/// When the Node's deletion is given up, counted from the deletion of the Machine; none for never.
+fn node_deletion_end(observed: &Observed) -> Option<Timestamp> {
+    let limit = match observed.machine.spec.deletion.node_deletion_timeout_seconds {
+        None => NODE_DELETION_LIMIT,
+        Some(0) => return None,
+        Some(seconds) => Duration::from_secs(u64::try_from(seconds).unwrap_or(0)),
+    };
+    let begun = observed.machine.metadata.deletion_timestamp.as_ref()?.0;
+    begun.checked_add(SignedDuration::try_from(limit).ok()?).ok()
+}

@@ -1,0 +1,354 @@
+//! What a Machine tells: phase, addresses, Node, deletion times and the conditions of both generations. Pure.
+//!
+//! Condition types and reasons are upstream's. The Machine's own `Ready` of v1beta1 leaves NodeHealthy out, as upstream does; the one of
+//! v1beta2 counts it. HealthCheckSucceeded and OwnerRemediated are others' to write and are kept.
+
+use api::cluster::{Machine, MachineDeletionStatus, MachinePhase, MachineStatus, NodeSystemInfo};
+use api::conditions::{self, New, Severity, Status, get, is_true};
+use api::meta::{NameReference, Time};
+use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::Node;
+
+use super::plan::{Deletion, NodeWait, Observed, Plan};
+use crate::contract::External;
+use crate::mirror;
+use crate::status::set_paused;
+
+/// Computes the status from the old one and what was observed.
+pub fn status(observed: &Observed, plan: &Plan) -> MachineStatus {
+    let machine = &observed.machine;
+    let mut status = machine.status.clone().unwrap_or_default();
+    let generation = machine.metadata.generation;
+    set_paused(&mut status.conditions, plan.is_paused, generation, observed.now);
+    if plan.is_paused {
+        return status;
+    }
+    status.observed_generation = generation;
+    progress(observed, plan, &mut status);
+    deletion_times(observed, plan, &mut status);
+    legacy(observed, plan, &mut status);
+    current(observed, plan, &mut status);
+    let phase = phase(observed, plan, &status);
+    if status.phase != Some(phase) {
+        status.phase = Some(phase);
+        status.last_updated = Some(Time(observed.now));
+    }
+    status
+}
+
+fn progress(observed: &Observed, plan: &Plan, status: &mut MachineStatus) {
+    let has_data = observed.bootstrap.found().is_some_and(|object| object.data_secret().is_some());
+    let is_given = observed.machine.spec.bootstrap.config_ref.is_none() && observed.machine.spec.bootstrap.data_secret_name.is_some();
+    if has_data || is_given {
+        status.initialization.bootstrap_data_secret_created = Some(true);
+    }
+    if let Some(object) = observed.infrastructure.found().filter(|object| object.is_provisioned()) {
+        status.initialization.infrastructure_provisioned = Some(true);
+        status.addresses.clone_from(&object.status.addresses);
+        status.failure_domain = object.status.failure_domain.clone().or_else(|| object.spec.failure_domain.clone());
+    }
+    if let Some(node) = &plan.node {
+        status.node_ref = node.metadata.name.clone().map(|name| NameReference { name });
+        status.node_info = node_info(node);
+    }
+}
+
+fn node_info(node: &Node) -> Option<NodeSystemInfo> {
+    let info = node.status.as_ref()?.node_info.as_ref()?;
+    Some(NodeSystemInfo {
+        architecture: info.architecture.clone(),
+        boot_id: info.boot_id.clone(),
+        container_runtime_version: info.container_runtime_version.clone(),
+        kernel_version: info.kernel_version.clone(),
+        kube_proxy_version: info.kube_proxy_version.clone(),
+        kubelet_version: info.kubelet_version.clone(),
+        machine_id: info.machine_id.clone(),
+        operating_system: info.operating_system.clone(),
+        os_image: info.os_image.clone(),
+        swap: None,
+        system_uuid: info.system_uuid.clone(),
+    })
+}
+
+fn deletion_times(observed: &Observed, plan: &Plan, status: &mut MachineStatus) {
+    let Some(deletion) = &plan.deletion else { return };
+    let now = Time(observed.now);
+    let mut times = status.deletion.clone().unwrap_or_default();
+    match deletion {
+        Deletion::PreDrainHook { .. } => times.wait_for_pre_drain_hook_start_time.get_or_insert(now),
+        Deletion::PreTerminateHook { .. } => times.wait_for_pre_terminate_hook_start_time.get_or_insert(now),
+        _ => return,
+    };
+    if times != MachineDeletionStatus::default() {
+        status.deletion = Some(times);
+    }
+}
+
+/// A failure that the bootstrap or infrastructure provider calls final, or infrastructure that was there and is gone.
+fn failure(observed: &Observed) -> Option<(String, String)> {
+    let told = [&observed.bootstrap, &observed.infrastructure].into_iter().filter_map(|part| part.found()?.failure()).next();
+    told.or_else(|| {
+        let was_provisioned =
+            observed.machine.status.as_ref().is_some_and(|status| status.initialization.infrastructure_provisioned == Some(true));
+        match &observed.infrastructure {
+            crate::contract::Referenced::Missing { kind, name } if was_provisioned => {
+                Some(("InvalidConfiguration".to_owned(), format!("{kind} {name} was there and is gone")))
+            }
+            _ => None,
+        }
+    })
+}
+
+fn phase(observed: &Observed, plan: &Plan, status: &MachineStatus) -> MachinePhase {
+    if let Some(deletion) = &plan.deletion {
+        return if *deletion == Deletion::Completed { MachinePhase::Deleted } else { MachinePhase::Deleting };
+    }
+    if failure(observed).is_some() {
+        return MachinePhase::Failed;
+    }
+    let is_provisioned = status.initialization.infrastructure_provisioned == Some(true);
+    let is_bootstrapped = status.initialization.bootstrap_data_secret_created == Some(true);
+    match (status.node_ref.is_some() && is_provisioned, is_provisioned, is_bootstrapped) {
+        (true, _, _) => MachinePhase::Running,
+        (_, true, _) => MachinePhase::Provisioned,
+        (_, _, true) => MachinePhase::Provisioning,
+        _ => MachinePhase::Pending,
+    }
+}
+
+fn bootstrap_holds(object: &External) -> bool {
+    object.data_secret().is_some()
+}
+
+fn legacy(observed: &Observed, plan: &Plan, status: &mut MachineStatus) {
+    let now = observed.now;
+    let list = &mut status.deprecated.v1beta1.conditions;
+    let shown = mirror::shown_legacy("BootstrapReady", "Ready", &observed.bootstrap, bootstrap_holds, "WaitingForDataSecret");
+    conditions::set_legacy(list, shown, now);
+    let infrastructure = &observed.infrastructure;
+    let shown = mirror::shown_legacy("InfrastructureReady", "Ready", infrastructure, External::is_provisioned, "WaitingForInfrastructure");
+    conditions::set_legacy(list, shown, now);
+    let node = match node_health(observed, plan) {
+        NodeHealth { status: Status::True, .. } => conditions::legacy_true("NodeHealthy"),
+        _ if plan.node.is_none() && status.node_ref.is_none() => {
+            conditions::legacy_false("NodeHealthy", "WaitingForNodeRef", Severity::Info, "")
+        }
+        _ if matches!(plan.node_wait, Some(NodeWait::Lost { .. })) => {
+            conditions::legacy_false("NodeHealthy", "NodeNotFound", Severity::Error, "")
+        }
+        NodeHealth { status: Status::Unknown, message, .. } => conditions::legacy_unknown("NodeHealthy", "NodeConditionsFailed", message),
+        NodeHealth { message, .. } => conditions::legacy_false("NodeHealthy", "NodeConditionsFailed", Severity::Warning, message),
+    };
+    conditions::set_legacy(list, node, now);
+    let hook = |name: &str, is_waiting: bool, hooks: &[String]| {
+        if is_waiting {
+            conditions::legacy_false(name, "WaitingExternalHook", Severity::Info, format!("waiting for {}", hooks.join(", ")))
+        } else {
+            conditions::legacy_true(name)
+        }
+    };
+    match &plan.deletion {
+        None => {}
+        Some(Deletion::PreDrainHook { hooks }) => {
+            conditions::set_legacy(list, hook("PreDrainDeleteHookSucceeded", true, hooks), now);
+        }
+        Some(Deletion::PreTerminateHook { hooks }) => {
+            conditions::set_legacy(list, hook("PreDrainDeleteHookSucceeded", false, &[]), now);
+            conditions::set_legacy(list, hook("PreTerminateDeleteHookSucceeded", true, hooks), now);
+        }
+        Some(_) => {
+            conditions::set_legacy(list, hook("PreDrainDeleteHookSucceeded", false, &[]), now);
+            conditions::set_legacy(list, hook("PreTerminateDeleteHookSucceeded", false, &[]), now);
+        }
+    }
+    let order = [
+        "InfrastructureReady",
+        "BootstrapReady",
+        "HealthCheckSucceeded",
+        "OwnerRemediated",
+        "PreDrainDeleteHookSucceeded",
+        "PreTerminateDeleteHookSucceeded",
+    ];
+    if let Some(ready) = conditions::summarize_legacy(list, &order) {
+        conditions::set_legacy(list, ready, now);
+    }
+    let failure = failure(observed);
+    status.deprecated.v1beta1.failure_reason = failure.as_ref().map(|(reason, _)| reason.clone());
+    status.deprecated.v1beta1.failure_message = failure.map(|(_, message)| message);
+}
+
+/// How the Node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct NodeHealth {
+    status: Status,
+    reason: &'static str,
+    message: String,
+}
+
+/// The Node's conditions that count: Ready must be True, pressure of any kind must be False.
+fn node_health(observed: &Observed, plan: &Plan) -> NodeHealth {
+    let unknown = |reason, message: String| NodeHealth { status: Status::Unknown, reason, message };
+    if let Some(wait) = &plan.node_wait {
+        return match wait {
+            NodeWait::ControlPlaneInitialized => {
+                unknown("InspectionFailed", "Waiting for Cluster control plane to be initialized".to_owned())
+            }
+            NodeWait::Infrastructure { kind } => unknown("InspectionFailed", format!("Waiting for {kind} to be provisioned")),
+            NodeWait::ProviderId { kind } => unknown("InspectionFailed", format!("Waiting for {kind} to report spec.providerID")),
+            NodeWait::Connection { state } => unknown("ConnectionDown", format!("Workload cluster {state}")),
+            NodeWait::Node { provider_id } => {
+                unknown("InspectionFailed", format!("Waiting for a Node with spec.providerID {provider_id} to exist"))
+            }
+            NodeWait::Lost { node } => NodeHealth {
+                status: Status::False,
+                reason: "NodeDeleted",
+                message: format!("Node {node} has been deleted while the Machine still exists"),
+            },
+        };
+    }
+    let Some(node) = &plan.node else {
+        return if plan.deletion.is_some() {
+            unknown("NodeDoesNotExist", "Node does not exist".to_owned())
+        } else {
+            unknown("InspectionFailed", "Waiting for the Cluster to exist".to_owned())
+        };
+    };
+    if !observed.connection.is_connected() {
+        return unknown("ConnectionDown", format!("Workload cluster {}", observed.connection));
+    }
+    let known = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let mut faults = Vec::new();
+    let mut worst = Status::True;
+    let mut has_ready = false;
+    for condition in known {
+        let good = match condition.type_.as_str() {
+            "Ready" => "True",
+            "MemoryPressure" | "DiskPressure" | "PIDPressure" => "False",
+            _ => continue,
+        };
+        has_ready |= condition.type_ == "Ready";
+        if condition.status == good {
+            continue;
+        }
+        let is_unknown = condition.status == "Unknown";
+        worst = if is_unknown && worst != Status::False { Status::Unknown } else { Status::False };
+        let text = condition.message.clone().filter(|text| !text.is_empty());
+        let text = text.unwrap_or_else(|| format!("Condition is {}", condition.status));
+        faults.push(format!("* Node.{}: {text}", condition.type_));
+    }
+    if !has_ready {
+        return unknown("NodeConditionsFailed", "* Node.Ready: Condition not yet reported".to_owned());
+    }
+    match worst {
+        Status::True => NodeHealth { status: Status::True, reason: "NodeHealthy", message: String::new() },
+        Status::Unknown => unknown("NodeHealthUnknown", faults.join("\n")),
+        Status::False => NodeHealth { status: Status::False, reason: "NodeNotHealthy", message: faults.join("\n") },
+    }
+}
+
+fn node_ready(observed: &Observed, plan: &Plan) -> NodeHealth {
+    let health = node_health(observed, plan);
+    let (true, Some(node)) = (observed.connection.is_connected(), &plan.node) else { return health };
+    let ready = node.status.iter().flat_map(|status| status.conditions.iter().flatten()).find(|condition| condition.type_ == "Ready");
+    let message = |text: &Option<String>| text.clone().map(|text| format!("* Node.Ready: {text}")).unwrap_or_default();
+    match ready {
+        None => health,
+        Some(ready) if ready.status == "True" => NodeHealth { status: Status::True, reason: "NodeReady", message: String::new() },
+        Some(ready) if ready.status == "False" => {
+            NodeHealth { status: Status::False, reason: "NodeNotReady", message: message(&ready.message) }
+        }
+        Some(ready) => NodeHealth { status: Status::Unknown, reason: "NodeReadyUnknown", message: message(&ready.message) },
+    }
+}
+
+fn current(observed: &Observed, plan: &Plan, status: &mut MachineStatus) {
+    let (generation, now) = (observed.machine.metadata.generation, observed.now);
+    let healthy = node_health(observed, plan);
+    let ready = node_ready(observed, plan);
+    let bootstrap = mirror::shown(
+        "BootstrapConfigReady",
+        "Ready",
+        "Bootstrap",
+        &observed.bootstrap,
+        bootstrap_holds,
+        "status.initialization.dataSecretCreated is false",
+    );
+    let infrastructure = mirror::shown(
+        "InfrastructureReady",
+        "Ready",
+        "Infrastructure",
+        &observed.infrastructure,
+        External::is_provisioned,
+        "status.initialization.provisioned is false",
+    );
+    let all = [
+        bootstrap,
+        infrastructure,
+        New { type_: "NodeHealthy", status: healthy.status, reason: healthy.reason, message: healthy.message },
+        New { type_: "NodeReady", status: ready.status, reason: ready.reason, message: ready.message },
+        deleting(plan.deletion.as_ref()),
+    ];
+    for condition in all {
+        conditions::set(&mut status.conditions, condition, generation, now);
+    }
+    let mut positive = vec!["BootstrapConfigReady", "InfrastructureReady", "NodeHealthy"];
+    let optional = ["HealthCheckSucceeded", "OwnerRemediated"];
+    positive.extend(optional.into_iter().filter(|name| get(&status.conditions, name).is_some()));
+    let gates = &observed.machine.spec.readiness_gates;
+    positive.extend(gates.iter().map(|gate| gate.condition_type.as_str()));
+    let summary = conditions::summarize("Ready", &status.conditions, &positive, &["Deleting"], "Ready");
+    conditions::set(&mut status.conditions, summary, generation, now);
+    let available = available(observed, status);
+    conditions::set(&mut status.conditions, available, generation, now);
+    // Available and Ready come first, as upstream prints them.
+    let rank = |type_: &str| match type_ {
+        "Available" => 0,
+        "Ready" => 1,
+        _ => 2,
+    };
+    status.conditions.sort_by_key(|condition| rank(&condition.type_));
+}
+
+/// When a Machine that is ready becomes available; none when it is not ready, or needs no time.
+pub fn available_at(machine: &Machine, status: &MachineStatus) -> Option<jiff::Timestamp> {
+    let ready = get(&status.conditions, "Ready").filter(|condition| condition.status == Status::True)?;
+    let seconds = machine.spec.min_ready_seconds.filter(|seconds| *seconds > 0)?;
+    ready.last_transition_time.0.checked_add(SignedDuration::from_secs(i64::from(seconds))).ok()
+}
+
+fn available(observed: &Observed, status: &MachineStatus) -> New<'static> {
+    if !is_true(&status.conditions, "Ready") {
+        return conditions::new("Available", false, "NotReady", "");
+    }
+    match available_at(&observed.machine, status) {
+        Some(at) if at > observed.now => {
+            let message = format!(
+                "waiting for {} s of being ready, until {}",
+                observed.machine.spec.min_ready_seconds.unwrap_or(0),
+                at.strftime("%T")
+            );
+            conditions::new("Available", false, "WaitingForMinReadySeconds", message)
+        }
+        _ => conditions::new("Available", true, "Available", ""),
+    }
+}
+
+fn deleting(deletion: Option<&Deletion>) -> New<'static> {
+    let (reason, message) = match deletion {
+        None => return conditions::new("Deleting", false, "NotDeleting", ""),
+        Some(Deletion::PreDrainHook { hooks }) => {
+            ("WaitingForPreDrainHook", format!("Waiting for pre-drain hooks to succeed (hooks: {})", hooks.join(",")))
+        }
+        Some(Deletion::PreTerminateHook { hooks }) => {
+            ("WaitingForPreTerminateHook", format!("Waiting for pre-terminate hooks to succeed (hooks: {})", hooks.join(",")))
+        }
+        Some(Deletion::Infrastructure { left }) => ("WaitingForInfrastructureDeletion", format!("Waiting for {left} to be deleted")),
+        Some(Deletion::Bootstrap { left }) => ("WaitingForBootstrapDeletion", format!("Waiting for {left} to be deleted")),
+        Some(Deletion::Node { left, until: Some(until) }) => {
+            ("DeletingNode", format!("Waiting for {left} to be deleted (limit {})", until.strftime("%T")))
+        }
+        Some(Deletion::Node { left, until: None }) => ("DeletingNode", format!("Waiting for {left} to be deleted")),
+        Some(Deletion::Completed) => ("DeletionCompleted", "Deletion completed".to_owned()),
+    };
+    conditions::new("Deleting", true, reason, message)
+}
