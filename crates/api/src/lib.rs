@@ -6,6 +6,7 @@
 
 #![recursion_limit = "256"]
 
+mod admission;
 mod conversion;
 mod object;
 

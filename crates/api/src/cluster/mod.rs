@@ -3,6 +3,7 @@
 //! The hub types: what the store holds and what controllers read. Field names, limits and enumerations are upstream's
 //! (Cluster API v1beta2). ClusterClass is not interpreted: `topology` is carried through untouched.
 
+#[allow(clippy::module_inception)]
 mod cluster;
 mod machine;
 mod machine_deployment;
