@@ -90,8 +90,8 @@ fn other(inner: &Arc<Inner>, asked: &Asked, query: &Query) -> Result<Answer, Sta
         "/version" => Ok(health::version(inner)),
         "/openapi/v3" => Ok(response::value(200, &openapi::index(&inner.registry()))),
         other => {
-            let document = other.strip_prefix("/openapi/v3/").and_then(|rest| openapi::document(&inner.registry(), rest));
-            document.map(|document| response::value(200, &document)).ok_or_else(StatusError::unknown_resource)
+            let document = other.strip_prefix("/openapi/v3/");
+            document.and_then(|rest| openapi::answer(&inner.registry(), rest, query.get("hash"))).ok_or_else(StatusError::unknown_resource)
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use apimachinery::schema::Schema;
 use apimachinery::table::Columns;
@@ -36,6 +36,8 @@ pub struct Version {
     pub schema: Option<Arc<Schema>>,
     /// The schema as it was written, for OpenAPI.
     pub openapi: Option<Arc<Value>>,
+    /// The digest of `openapi`, once it was asked for.
+    pub schema_digest: OnceLock<String>,
     pub columns: Columns,
     pub has_status: bool,
     pub scale: Option<ScalePaths>,
@@ -136,6 +138,7 @@ impl Resource {
             warning: None,
             schema,
             openapi,
+            schema_digest: OnceLock::new(),
             columns: Columns::builtin(&GroupKind::new(builtin.group, builtin.kind)),
             has_status: builtin.has_status,
             scale: builtin.has_scale.then(|| ScalePaths {
