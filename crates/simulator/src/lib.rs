@@ -12,3 +12,6 @@ pub mod proxy;
 pub mod rules;
 pub mod vcenter;
 pub mod workload;
+mod world;
+
+pub use world::{Config, Latency, Simulator, StartError, Truth};

@@ -82,7 +82,8 @@ pub struct Inventory {
     pub claimed: BTreeMap<(String, String), Reference>,
     /// First class disks by id, with their files: what persistent volumes are.
     pub volumes: BTreeMap<String, String>,
-    objects: BTreeMap<String, Object>,
+    /// By the number in their ids, which is the order in which they came.
+    objects: BTreeMap<u64, Object>,
     sequence: u64,
     next: u64,
     uuids: Random,
@@ -165,7 +166,7 @@ impl Inventory {
             events: Vec::new(),
             claimed: BTreeMap::new(),
             volumes: BTreeMap::new(),
-            objects: BTreeMap::from([("group-d1".to_owned(), object)]),
+            objects: BTreeMap::from([(1, object)]),
             sequence: 1,
             next: 1,
             uuids,
@@ -197,14 +198,14 @@ impl Inventory {
 
     /// The object, whatever its type.
     pub fn get(&self, reference: &Reference) -> Option<&Object> {
-        self.objects.get(&reference.id).filter(|object| object.reference.kind == reference.kind)
+        self.objects.get(&number(reference)).filter(|object| object.reference == *reference)
     }
 
     /// Marks the object as changed and hands it out for that.
     pub fn change(&mut self, reference: &Reference) -> Option<&mut Object> {
         self.sequence += 1;
         let sequence = self.sequence;
-        let object = self.objects.get_mut(&reference.id).filter(|object| object.reference.kind == reference.kind)?;
+        let object = self.objects.get_mut(&number(reference)).filter(|object| object.reference == *reference)?;
         object.changed = sequence;
         Some(object)
     }
@@ -221,7 +222,7 @@ impl Inventory {
         let reference = Reference::new(kind, format!("{prefix}{}", self.next));
         let object =
             Object { reference: reference.clone(), name: name.to_owned(), parent: parent.cloned(), changed: self.sequence, kind: content };
-        self.objects.insert(reference.id.clone(), object);
+        self.objects.insert(self.next, object);
         if let Some(Object { kind: Kind::Folder { children, .. } | Kind::Pool { children, .. }, .. }) =
             parent.and_then(|parent| self.change(parent))
         {
@@ -232,8 +233,9 @@ impl Inventory {
 
     /// Takes the object out.
     pub fn remove(&mut self, reference: &Reference) -> Option<Object> {
+        self.get(reference)?;
         self.sequence += 1;
-        let object = self.objects.remove(&reference.id)?;
+        let object = self.objects.remove(&number(reference))?;
         if let Some(Object { kind: Kind::Folder { children, .. } | Kind::Pool { children, .. }, .. }) =
             object.parent.as_ref().and_then(|parent| self.change(parent))
         {
@@ -416,20 +418,16 @@ impl Inventory {
         }
     }
 
-    /// Whether a disk of another VM builds on a file of this one.
+    /// Whether a disk of another VM builds on a file of this one: on one in its directory.
     pub fn has_linked_children(&self, vm: &Reference) -> bool {
         let Some(base) = self.vm(vm) else { return false };
-        let mut files: BTreeSet<&str> = base.disks().flat_map(|disk| disk.backing.chain().map(|backing| backing.file.as_str())).collect();
-        for object in self.objects.values() {
-            if let Kind::Snapshot(snapshot) = &object.kind
-                && snapshot.vm == *vm
-            {
-                files.extend(snapshot.devices.iter().filter_map(|device| device.disk()).map(|disk| disk.backing.file.as_str()));
-            }
-        }
+        let is_own = |backing: &super::device::Backing| {
+            let inside = backing.file.split_once("] ").map_or("", |(_, path)| path);
+            inside.rsplit_once('/').is_some_and(|(directory, _)| directory == base.directory())
+        };
         self.vms()
             .filter(|(object, _)| object.reference != *vm)
-            .any(|(_, other)| other.disks().any(|disk| disk.backing.chain().skip(1).any(|backing| files.contains(backing.file.as_str()))))
+            .any(|(_, other)| other.disks().any(|disk| disk.backing.chain().skip(1).any(is_own)))
     }
 
     /// Remembers what happened. Only the last thousand are kept.
@@ -440,6 +438,12 @@ impl Inventory {
         }
         self.events.push(Event { key, at, kind, message, user: user.to_owned(), entity });
     }
+}
+
+/// The number at the end of an id. No two objects of the inventory share one.
+fn number(reference: &Reference) -> u64 {
+    let start = reference.id.rfind(|character: char| !character.is_ascii_digit()).map_or(0, |last| last + 1);
+    reference.id.get(start..).and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
 /// A name as vCenter stores it: `%`, `/` and `\` escaped.

@@ -1,0 +1,9 @@
+//! The simulated vCenter, called as a client calls it.
+
+mod collector;
+mod exchanges;
+mod lifecycle;
+mod model;
+mod sessions;
+mod sockets;
+pub mod support;
