@@ -49,11 +49,14 @@ impl fmt::Debug for Network {
     }
 }
 
+/// Where streams that were opened to a listener go.
+type Opened = mpsc::UnboundedSender<(BoxStream, String)>;
+
 #[derive(Default)]
 struct State {
     next: u64,
     /// By host and port, the latest last.
-    listeners: BTreeMap<(String, u16), Vec<(u64, mpsc::UnboundedSender<(BoxStream, String)>)>>,
+    listeners: BTreeMap<(String, u16), Vec<(u64, Opened)>>,
     holders: BTreeMap<IpAddr, Vec<Holder>>,
     names: BTreeMap<String, Vec<(VmId, IpAddr)>>,
     isolated: BTreeSet<String>,

@@ -1,4 +1,5 @@
 //! The simulator over its own faces.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 #[path = "all/vcenter/mod.rs"]
 mod vcenter;

@@ -6,23 +6,23 @@ use vsphere_wire::{Fault, LocalizedMethodFault, MethodFault};
 /// A fault and its message for people.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failure {
-    pub fault: MethodFault,
+    pub fault: Box<MethodFault>,
     pub message: String,
 }
 
 impl Failure {
     /// A fault of this type without members.
     pub fn new(kind: &str, message: impl Into<String>) -> Self {
-        Self { fault: MethodFault::new(kind.to_owned()), message: message.into() }
+        Self { fault: Box::new(MethodFault::new(kind.to_owned())), message: message.into() }
     }
 
     fn with(mut self, member: &'static str, value: &str) -> Self {
-        self.fault = self.fault.with(member, &value.to_owned());
+        *self.fault = self.fault.clone().with(member, &value.to_owned());
         self
     }
 
     fn with_reference(mut self, member: &'static str, reference: &ManagedObjectReference) -> Self {
-        self.fault = self.fault.with(member, reference);
+        *self.fault = self.fault.clone().with(member, reference);
         self
     }
 
@@ -146,11 +146,11 @@ impl Failure {
 
     /// As the answer to a call.
     pub fn to_soap(&self) -> Fault {
-        Fault::server(self.message.clone(), self.fault.clone())
+        Fault::server(self.message.clone(), (*self.fault).clone())
     }
 
     /// As a member of another object.
     pub fn localized(&self) -> LocalizedMethodFault {
-        LocalizedMethodFault { fault: self.fault.clone(), message: Some(self.message.clone()) }
+        LocalizedMethodFault { fault: (*self.fault).clone(), message: Some(self.message.clone()) }
     }
 }

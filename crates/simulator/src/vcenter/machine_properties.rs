@@ -31,9 +31,9 @@ fn green() -> Val {
 
 const FILES: Members = &[
     ("vmPathName", Member::Leaf(|look| Some(Val::string(&vm(look)?.home)))),
-    ("snapshotDirectory", Member::Leaf(|look| directory(look))),
-    ("suspendDirectory", Member::Leaf(|look| directory(look))),
-    ("logDirectory", Member::Leaf(|look| directory(look))),
+    ("snapshotDirectory", Member::Leaf(directory)),
+    ("suspendDirectory", Member::Leaf(directory)),
+    ("logDirectory", Member::Leaf(directory)),
 ];
 
 fn directory(look: Look<'_>) -> Option<Val> {

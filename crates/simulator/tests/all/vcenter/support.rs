@@ -92,7 +92,7 @@ impl World {
 pub enum CallError {
     Fault(Fault),
     Status(u16),
-    Broken(String),
+    Broken(#[allow(dead_code)] String),
 }
 
 impl CallError {
