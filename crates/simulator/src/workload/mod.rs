@@ -1,1 +1,3 @@
 //! The Kubernetes that simulated nodes form: an API server for each cluster.
+
+pub(crate) mod endpoint;
