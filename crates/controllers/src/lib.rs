@@ -20,10 +20,12 @@ pub mod aggregate;
 pub mod cluster;
 pub mod context;
 pub mod contract;
+pub mod controlplane;
 pub mod edit;
 pub mod machine;
 pub mod mirror;
 pub mod status;
+pub mod talosconfig;
 pub mod workload;
 
 use std::collections::BTreeSet;
@@ -56,8 +58,11 @@ pub struct Registration {
 }
 
 /// Every controller, in the order in which they are started.
-pub const REGISTRATIONS: &[Registration] =
-    &[Registration { name: cluster::NAME, start: cluster::start }, Registration { name: machine::NAME, start: machine::start }];
+pub const REGISTRATIONS: &[Registration] = &[
+    Registration { name: cluster::NAME, start: cluster::start },
+    Registration { name: machine::NAME, start: machine::start },
+    Registration { name: talosconfig::NAME, start: talosconfig::start },
+];
 
 /// Which controllers run.
 #[derive(Clone, Debug, PartialEq, Eq)]

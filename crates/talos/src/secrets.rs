@@ -162,12 +162,12 @@ impl Bundle {
     }
 
     /// Reads the older layout of the upstream provider: a Secret with the keys `certs`, `kubeSecrets` and `trustdInfo`. Such clusters
-    /// have no id and no discovery secret; both are made anew by the caller's `random`, as they were not in use.
+    /// have no id and no discovery secret; both are derived from the machine API's key, so that every reading gives the same.
     ///
     /// # Errors
     /// As [`Bundle::from_yaml`].
-    pub fn from_legacy(certs: &str, kube_secrets: &str, trustd_info: &str, random: &Random) -> Result<Self, SecretsError> {
-        let bundle = format::read_legacy(certs, kube_secrets, trustd_info, random)?;
+    pub fn from_legacy(certs: &str, kube_secrets: &str, trustd_info: &str) -> Result<Self, SecretsError> {
+        let bundle = format::read_legacy(certs, kube_secrets, trustd_info)?;
         bundle.validate()?;
         Ok(bundle)
     }

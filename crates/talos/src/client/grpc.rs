@@ -59,7 +59,7 @@ impl GrpcDialer {
         if facts.authority_key_id.is_some() && facts.authority_key_id == ours {
             return certificate(reason.to_owned());
         }
-        let key = |id: Option<Vec<u8>>| id.map_or_else(|| "unknown".to_owned(), |id| hex::encode_upper(id));
+        let key = |id: Option<Vec<u8>>| id.map_or_else(|| "unknown".to_owned(), hex::encode_upper);
         TalosError::NotOurs {
             address: address.to_owned(),
             subject: subject(&facts),

@@ -2,8 +2,8 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
-use runtime::random::Random;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::{Bundle, EncryptionSecret, PemPair, REDACTED, SecretsError};
 use crate::yaml::{self, Layout};
@@ -64,11 +64,13 @@ pub(super) fn read(text_of: &str) -> Result<Bundle, SecretsError> {
     })
 }
 
-pub(super) fn read_legacy(certs: &str, kube_secrets: &str, trustd_info: &str, random: &Random) -> Result<Bundle, SecretsError> {
+pub(super) fn read_legacy(certs: &str, kube_secrets: &str, trustd_info: &str) -> Result<Bundle, SecretsError> {
     let (certs, kube, trustd) = (document(certs)?, document(kube_secrets)?, document(trustd_info)?);
+    let os = pair(&certs, "os.crt", "os.key")?;
+    let derived = |label: &str| Sha256::new().chain_update(label).chain_update(&os.key).finalize();
     Ok(Bundle {
-        cluster_id: URL_SAFE.encode(random.bytes::<32>()),
-        cluster_secret: STANDARD.encode(random.bytes::<32>()),
+        cluster_id: URL_SAFE.encode(derived("cluster id")),
+        cluster_secret: STANDARD.encode(derived("cluster secret")),
         bootstrap_token: text(&kube, "bootstraptoken")?,
         encryption: encryption(&kube, "secretboxencryptionsecret", "aescbcencryptionsecret")?,
         trustd_token: text(&trustd, "token")?,
@@ -76,7 +78,7 @@ pub(super) fn read_legacy(certs: &str, kube_secrets: &str, trustd_info: &str, ra
         kubernetes: pair(&certs, "k8s.crt", "k8s.key")?,
         aggregator: pair(&certs, "k8saggregator.crt", "k8saggregator.key")?,
         service_account_key: pem(&certs, "k8sserviceaccount.key")?,
-        os: pair(&certs, "os.crt", "os.key")?,
+        os,
     })
 }
 

@@ -177,7 +177,7 @@ impl World {
         let server = ServerTls {
             identity: Identity { chain: vec![certificate], key: key.as_rustls() },
             clients: clients.map_or(ClientAuth::None, |authority| {
-                ClientAuth::Required(client_authorities(&[authority.certificate_der.clone()]).unwrap())
+                ClientAuth::Required(client_authorities(std::slice::from_ref(&authority.certificate_der)).unwrap())
             }),
             alpn: vec![b"h2".to_vec()],
         };

@@ -165,8 +165,9 @@ fn the_older_layout_is_read() {
     let made = bundle(3, "v1.4");
     let document = talos::yaml::read(&made.to_yaml()).unwrap().remove(0);
     let part = |name: &str| talos::yaml::write(&document[name], talos::yaml::Layout::Structured);
-    let read = Bundle::from_legacy(&part("certs"), &part("secrets"), &part("trustdinfo"), &Random::seeded(1)).unwrap();
+    let read = Bundle::from_legacy(&part("certs"), &part("secrets"), &part("trustdinfo")).unwrap();
     assert_eq!(read.os, made.os);
+    assert_eq!(Bundle::from_legacy(&part("certs"), &part("secrets"), &part("trustdinfo")).unwrap().to_yaml(), read.to_yaml());
     assert_eq!(read.trustd_token, made.trustd_token);
     assert_eq!(read.bootstrap_token, made.bootstrap_token);
 }

@@ -1,0 +1,141 @@
+//! What the Talos controllers share: a cluster's secrets bundle as its Secret holds it, and the addresses of its control planes.
+//!
+//! Addresses are machines' own. The cluster's endpoint (a VIP, a balancer) is left out: it is gone when etcd has no quorum, exactly when
+//! nodes must be reached. Only for a single machine the two may be the same address.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use api::cluster::{Cluster, Machine};
+use api::meta::MachineAddressType;
+use api::names::{labels, secrets};
+use k8s_openapi::api::core::v1::Secret;
+use talos::secrets::{Bundle, SecretsError};
+
+/// A bundle's Secret that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnusableBundle(pub String);
+
+/// Parsed bundles, so that a Secret is parsed once for each of its versions.
+#[derive(Clone, Default)]
+pub struct Bundles(Arc<Mutex<BTreeMap<String, (String, Result<Arc<Bundle>, UnusableBundle>)>>>);
+
+impl std::fmt::Debug for Bundles {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Bundles")
+    }
+}
+
+impl Bundles {
+    /// The bundle in a Secret.
+    ///
+    /// # Errors
+    /// Saying which part cannot be used, never its content.
+    pub fn read(&self, secret: &Secret) -> Result<Arc<Bundle>, UnusableBundle> {
+        let uid = secret.metadata.uid.clone().unwrap_or_default();
+        let version = secret.metadata.resource_version.clone().unwrap_or_default();
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, bundle)) = known.get(&uid)
+            && *at == version
+        {
+            return bundle.clone();
+        }
+        let name = secret.metadata.name.clone().unwrap_or_default();
+        let bundle = parse(secret).map(Arc::new).map_err(|reason| UnusableBundle(format!("Secret {name}: {reason}")));
+        known.insert(uid, (version, bundle.clone()));
+        bundle
+    }
+}
+
+/// The text under a key of a Secret.
+pub fn text<'a>(secret: &'a Secret, key: &str) -> Option<&'a str> {
+    secret.data.as_ref().and_then(|data| data.get(key)).and_then(|bytes| std::str::from_utf8(&bytes.0).ok())
+}
+
+fn parse(secret: &Secret) -> Result<Bundle, String> {
+    let told = |error: SecretsError| error.to_string();
+    if let Some(bundle) = text(secret, secrets::BUNDLE) {
+        return Bundle::from_yaml(bundle).map_err(told);
+    }
+    // The layout of old releases.
+    match (text(secret, "certs"), text(secret, "kubeSecrets"), text(secret, "trustdInfo")) {
+        (Some(certs), Some(kube), Some(trustd)) => Bundle::from_legacy(certs, kube, trustd).map_err(told),
+        _ => Err(format!("it has neither the key {} nor the keys certs, kubeSecrets and trustdInfo", secrets::BUNDLE)),
+    }
+}
+
+/// Whether a Machine belongs to the control plane.
+pub fn is_control_plane(machine: &Machine) -> bool {
+    machine.metadata.labels.as_ref().is_some_and(|known| known.contains_key(labels::CONTROL_PLANE))
+}
+
+/// The host of the cluster's endpoint.
+pub fn endpoint_host(cluster: &Cluster) -> Option<&str> {
+    cluster.spec.control_plane_endpoint.host.as_deref().filter(|host| !host.is_empty())
+}
+
+/// The address to reach a control plane at: internal before external ones, never the endpoint's unless there is one machine only.
+pub fn address(machine: &Machine, endpoint_host: Option<&str>, is_only: bool) -> Option<String> {
+    addresses(machine, endpoint_host, is_only).into_iter().next()
+}
+
+/// All addresses to reach a control plane at, as [`address`] has it.
+pub fn addresses(machine: &Machine, endpoint_host: Option<&str>, is_only: bool) -> Vec<String> {
+    let known = machine.status.as_ref().map(|status| status.addresses.as_slice()).unwrap_or_default();
+    let of =
+        |wanted: MachineAddressType| known.iter().filter(move |address| address.type_ == wanted).map(|address| address.address.as_str());
+    let is_usable = |text: &&str| {
+        text.parse::<IpAddr>().is_ok_and(|address| match address {
+            IpAddr::V4(four) => !four.is_loopback() && !four.is_link_local(),
+            IpAddr::V6(six) => !six.is_loopback() && !six.is_unicast_link_local(),
+        })
+    };
+    let mut own: Vec<String> = Vec::new();
+    for text in of(MachineAddressType::InternalIP).chain(of(MachineAddressType::ExternalIP)).filter(is_usable) {
+        if Some(text) != endpoint_host && !own.iter().any(|known| known == text) {
+            own.push(text.to_owned());
+        }
+    }
+    if own.is_empty() && is_only {
+        own.extend(endpoint_host.filter(|host| known.iter().any(|address| address.address == *host)).filter(is_usable).map(str::to_owned));
+    }
+    own
+}
+
+/// All control planes' addresses, sorted as text, as upstream writes them into the client configuration.
+pub fn endpoints(machines: &[Arc<Machine>], endpoint_host: Option<&str>) -> Vec<String> {
+    let alive: Vec<&Arc<Machine>> = machines.iter().filter(|machine| machine.metadata.deletion_timestamp.is_none()).collect();
+    let mut all: Vec<String> = alive.iter().flat_map(|machine| addresses(machine, endpoint_host, alive.len() == 1)).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use api::cluster::MachineStatus;
+    use api::meta::MachineAddress;
+
+    use super::*;
+
+    fn machine(addresses: &[(MachineAddressType, &str)]) -> Machine {
+        let addresses = addresses.iter().map(|(type_, address)| MachineAddress { type_: *type_, address: (*address).into() }).collect();
+        Machine { status: Some(MachineStatus { addresses, ..MachineStatus::default() }), ..Machine::default() }
+    }
+
+    #[test]
+    fn the_endpoint_is_no_address_of_a_machine_unless_it_is_the_only_one() {
+        use MachineAddressType::{ExternalIP, InternalDNS, InternalIP};
+        let with_vip = machine(&[(ExternalIP, "10.0.0.9"), (ExternalIP, "10.0.0.4"), (InternalDNS, "n1")]);
+        assert_eq!(addresses(&with_vip, Some("10.0.0.9"), false), ["10.0.0.4"]);
+        assert_eq!(addresses(&with_vip, Some("10.0.0.9"), true), ["10.0.0.4"]);
+        let only = machine(&[(ExternalIP, "10.0.0.9")]);
+        assert_eq!(addresses(&only, Some("10.0.0.9"), false), Vec::<String>::new());
+        assert_eq!(addresses(&only, Some("10.0.0.9"), true), ["10.0.0.9"]);
+        let both = machine(&[(ExternalIP, "10.0.0.4"), (InternalIP, "10.1.0.4"), (ExternalIP, "fe80::1"), (ExternalIP, "127.0.0.1")]);
+        assert_eq!(addresses(&both, None, false), ["10.1.0.4", "10.0.0.4"]);
+        let machines = [Arc::new(machine(&[(ExternalIP, "10.0.0.5")])), Arc::new(with_vip)];
+        assert_eq!(endpoints(&machines, Some("10.0.0.9")), ["10.0.0.4", "10.0.0.5"]);
+    }
+}
