@@ -1,12 +1,64 @@
-//! One binary that turns Cluster API manifests into running Talos clusters on vSphere.
+//! talosphere: Cluster API manifests to running Talos Linux clusters on VMware vSphere.
+//!
+//! The library is what the binary is made of; `main` only hands the process's own seams to it, so that tests and benchmarks can hand in
+//! others.
 
-mod apply;
-mod cli;
-mod environment;
-mod output;
-mod problem;
-mod render;
-mod state;
-mod tree;
+pub mod apply;
+pub mod cli;
+pub mod commands;
+pub mod environment;
+pub mod follow;
+pub mod host;
+pub mod output;
+pub mod problem;
+pub mod render;
+pub mod seams;
+pub mod site;
+pub mod state;
+pub mod tree;
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+/// The whole program: the process's own seams, the command line, an exit code.
+pub fn main() -> ExitCode {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let level = match cli.verbose {
+        0 => "warn",
+        1 => "warn,talosphere=debug",
+        _ => "debug",
+    };
+    let subscriber = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(tracing_subscriber::EnvFilter::new(level)).finish();
+    let _ = tracing::subscriber::set_global_default(subscriber);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!("the asynchronous runtime cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    runtime.block_on(async {
+        let seams = match seams::Seams::of_process() {
+            Ok(seams) => seams,
+            Err(problem) => {
+                output::Printer::standard(runtime::clock::Clock::system()).note(&problem);
+                return ExitCode::from(problem.code.exit() as u8);
+            }
+        };
+        match commands::run(cli, &seams).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(problem) => {
+                seams.printer.settle();
+                seams.printer.note(&problem);
+                ExitCode::from(problem.code.exit() as u8)
+            }
+        }
+    })
+}

@@ -1,2 +1,5 @@
-//! One binary that turns Cluster API manifests into running Talos clusters on vSphere.
-fn main() {}
+//! The binary: see the library.
+
+fn main() -> std::process::ExitCode {
+    talosphere::main()
+}

@@ -34,8 +34,8 @@ pub struct Problem {
 }
 
 macro_rules! codes {
-    ($($name:ident = $number:literal, $exit:ident, $title:literal;)*) => {
-        /// A stable name for a kind of problem. Pages: `docs/errors.md`.
+    ($($name:ident = $number:literal, $exit:ident, $title:literal, $why:literal, $remedy:literal;)*) => {
+        /// A stable name for a kind of problem. Pages: `docs/errors.md`, and `talosphere error CODE`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Code { $(#[doc = $title] $name,)* }
 
@@ -57,37 +57,118 @@ macro_rules! codes {
             pub fn exit(self) -> Exit {
                 match self { $(Self::$name => Exit::$exit,)* }
             }
+
+            fn why(self) -> &'static str {
+                match self { $(Self::$name => $why,)* }
+            }
+
+            fn remedy(self) -> &'static str {
+                match self { $(Self::$name => $remedy,)* }
+            }
         }
     };
 }
 
 codes! {
-    UnreadableFile = "TS101", Usage, "A file cannot be read";
-    UnsetVariable = "TS102", Usage, "A template needs variables that have no value";
-    BadExpression = "TS103", Usage, "A template expression is malformed";
-    BadYaml = "TS104", Usage, "A document is not YAML";
-    BadValue = "TS105", Usage, "A variable's value does not fit the field it is used in";
-    NotAnObject = "TS106", Usage, "A document is not a Kubernetes object";
-    BadEnvironmentFile = "TS107", Usage, "An environment file has a line that assigns nothing";
-    OtherNamespace = "TS108", Usage, "An object belongs to another namespace";
-    UnknownKind = "TS109", Usage, "A kind is not served here";
-    UnknownField = "TS110", Usage, "A manifest has a field that its kind does not know";
-    InvalidObject = "TS111", Usage, "A manifest is refused by validation";
-    BadFlag = "TS112", Usage, "A flag has a value that cannot be used";
-    NoCluster = "TS113", Usage, "The manifests contain no cluster";
-    NotFound = "TS114", Failure, "There is no such object";
-    StateBusy = "TS201", Failure, "The state directory is owned by another process";
-    StateUnusable = "TS202", Failure, "The state directory cannot be used";
-    OwnerUnreachable = "TS203", Failure, "The owner of the state directory does not answer";
-    NoCredentials = "TS301", Usage, "The vCenter user or password is not given";
-    Unconfirmed = "TS302", Unconfirmed, "A destructive command was not confirmed";
-    NotReadyInTime = "TS303", Timeout, "The goal was not reached in time";
-    LeftBehind = "TS304", Failure, "Something was left behind";
-    Interrupted = "TS305", Failure, "The command was interrupted";
-    ApiRefused = "TS401", Failure, "The API server refused a request";
-    NodeUnreachable = "TS402", Failure, "A node's Talos API does not answer";
-    Network = "TS403", Failure, "A network address cannot be used";
-    Internal = "TS901", Failure, "Something failed that should not";
+    UnreadableFile = "TS101", Usage, "A file cannot be read",
+        "A file named with -f, --env or --workload does not exist, is not readable for this user, or is not UTF-8 text.",
+        "Correct the path. A folder stands for its .yaml, .yml and .json files.";
+    UnsetVariable = "TS102", Usage, "A template needs variables that have no value",
+        "An expression without default uses variables that are neither set with --set, nor in the environment, nor in a file named with --env. All of them are named, with the lines that use them.",
+        "Give the values, or write a default into the template: ${NAME:=default}.";
+    BadExpression = "TS103", Usage, "A template expression is malformed",
+        "`${` begins an expression of clusterctl's grammar; this one has no name, no closing brace, or an operation that does not exist.",
+        "Correct the expression; write $${ for a literal ${.";
+    BadYaml = "TS104", Usage, "A document is not YAML",
+        "The document breaks YAML's rules at the line and column given: wrong indentation, an open bracket or quote, a key that is there twice.",
+        "Correct the document; nothing of any file was applied.";
+    BadValue = "TS105", Usage, "A variable's value does not fit the field it is used in",
+        "The schema of the kind wants a number, a boolean, a list or a map at this place, and the value is none.",
+        "Correct the value, or quote the expression in the template if it is meant as text.";
+    NotAnObject = "TS106", Usage, "A document is not a Kubernetes object",
+        "It lacks apiVersion, kind or metadata.name.",
+        "Add what is missing, or take the document out of the files.";
+    BadEnvironmentFile = "TS107", Usage, "An environment file has a line that assigns nothing",
+        "Files named with --env hold lines NAME=value or export NAME=value, quoted as in a shell; blank lines and comments are ignored.",
+        "Correct the line.";
+    OtherNamespace = "TS108", Usage, "An object belongs to another namespace",
+        "Objects given with -f go to the namespace of -n. One of them names another namespace: it is probably meant for the new cluster.",
+        "Give files of the new cluster with --workload, or leave metadata.namespace out.";
+    UnknownKind = "TS109", Usage, "A kind is not served here",
+        "The API serves the kinds of Cluster API, its Talos, vSphere and IPAM providers, and core kinds. This one is none of them.",
+        "Give files of the new cluster with --workload; apply the CustomResourceDefinition of a kind of your own first.";
+    UnknownField = "TS110", Usage, "A manifest has a field that its kind does not know",
+        "Fields are checked strictly, so that a misspelt one is not ignored in silence.",
+        "Correct or remove the field that is named.";
+    InvalidObject = "TS111", Usage, "A manifest is refused by validation",
+        "A value breaks a rule of its kind: the message names the field and the rule.",
+        "Correct the field.";
+    BadFlag = "TS112", Usage, "A flag has a value that cannot be used",
+        "The value is not of the form the flag needs.",
+        "`--help` of the command shows the form.";
+    NoCluster = "TS113", Usage, "The manifests contain no cluster",
+        "The command works on a Cluster, or on the vCenter that a VSphereCluster names, and there is none among the files.",
+        "Add the file with the Cluster.";
+    NotFound = "TS114", Failure, "There is no such object",
+        "No object of this kind and name is in the namespace.",
+        "`talosphere get KIND -A` lists what is there; -n names the namespace.";
+    StateBusy = "TS201", Failure, "The state directory is owned by another process",
+        "One process at a time owns a state directory; others are its clients. The owner holds the lock but does not answer.",
+        "End that process, or name another directory with --state.";
+    StateUnusable = "TS202", Failure, "The state directory cannot be used",
+        "It cannot be made or written, or what is in it cannot be read.",
+        "Make it writable for this user, or name another one with --state or TALOSPHERE_STATE.";
+    OwnerUnreachable = "TS203", Failure, "The API server does not answer",
+        "The connection to the process that owns the state directory failed.",
+        "Run the command again: it becomes the owner if that process is gone.";
+    NoCredentials = "TS301", Usage, "The vCenter user or password is not given",
+        "The cluster refers to a Secret with the login to vCenter that does not exist, and the environment does not give the login to make it from.",
+        "Set VSPHERE_USERNAME and VSPHERE_PASSWORD, or create the Secret with the keys username and password.";
+    Unconfirmed = "TS302", Unconfirmed, "A destructive command was not confirmed",
+        "Commands that destroy machines ask on a terminal; without one they need a flag.",
+        "Add --yes.";
+    NotReadyInTime = "TS303", Timeout, "The goal was not reached in time",
+        "The time of --timeout passed. What was reached is kept, and what was waited for is named.",
+        "Run the same command again to continue; `talosphere describe cluster` shows what waits for what.";
+    LeftBehind = "TS304", Failure, "Something was left behind",
+        "After the deletion objects or machines are still there.",
+        "Run the same command again; the lines name what is left and why.";
+    Interrupted = "TS305", Failure, "The command was interrupted",
+        "A signal ended it. A command that is ended at any moment leaves a state from which it can be continued.",
+        "Run the same command again.";
+    ApiRefused = "TS401", Failure, "The API server refused a request",
+        "The server's own words follow.",
+        "Follow the message.";
+    NodeUnreachable = "TS402", Failure, "A node's Talos API does not answer",
+        "The node is off, booting, or cannot be reached from here.",
+        "`talosphere describe cluster` shows the machine; TALOSPHERE_PROXY names a proxy into the machines' network.";
+    Network = "TS403", Failure, "A network address cannot be used",
+        "An address cannot be listened on, or a proxy's URL is malformed.",
+        "Choose another address, or correct the URL.";
+    VCenter = "TS404", Failure, "vCenter refused what the manifests ask for",
+        "The login, the certificate or a name in the manifests was checked against vCenter before anything was applied, and does not hold.",
+        "Correct what is named; nothing was applied.";
+    Internal = "TS901", Failure, "Something failed that should not",
+        "This is a defect of talosphere.",
+        "Report it with the output of the command run again with -vv.";
+}
+
+impl Code {
+    /// The page of the code, in Markdown.
+    pub fn page(self) -> String {
+        let exit = self.exit() as u8;
+        format!("## {} {}\n\nWhy: {}\n\nRemedy: {}\n\nExit code: {exit}\n", self.number(), self.title(), self.why(), self.remedy())
+    }
+}
+
+/// The pages of all codes: `docs/errors.md`.
+pub fn pages() -> String {
+    let mut text = "# Error codes\n\nEvery error carries a code. `talosphere error CODE` prints its page. Exit codes: 0 done, 1 failed, 2 wrong input, 3 not confirmed, 4 checks failed, 5 not in time.\n".to_owned();
+    for code in Code::ALL {
+        text.push('\n');
+        text.push_str(&code.page());
+    }
+    text
 }
 
 impl Problem {
@@ -107,6 +188,13 @@ impl Problem {
     #[must_use]
     pub fn seen(mut self, evidence: impl Into<String>) -> Self {
         self.evidence.push(evidence.into());
+        self
+    }
+
+    /// Adds lines of evidence.
+    #[must_use]
+    pub fn seen_all(mut self, evidence: impl IntoIterator<Item = String>) -> Self {
+        self.evidence.extend(evidence);
         self
     }
 

@@ -238,6 +238,20 @@ pub fn verdict(objects: &Objects, cluster: &str) -> Verdict {
     Verdict { is_ready: waiting.is_empty(), waiting }
 }
 
+/// What is still there of a cluster that is being deleted: the Cluster of this uid, and everything that says it belongs to it.
+pub fn remains(objects: &Objects, cluster: &str, uid: &str) -> Vec<String> {
+    let mut left = Vec::new();
+    if objects.get("Cluster", cluster).is_some_and(|object| text(object, "/metadata/uid") == uid) {
+        left.push(format!("Cluster {cluster}"));
+    }
+    for (_, _, kind, _) in KINDS.iter().filter(|(_, _, kind, _)| *kind != "Cluster") {
+        for object in objects.of_cluster(kind, cluster) {
+            left.push(format!("{kind} {}", text(object, "/metadata/name")));
+        }
+    }
+    left
+}
+
 impl Node {
     /// The node and everything under it, drawn.
     pub fn draw(&self) -> String {

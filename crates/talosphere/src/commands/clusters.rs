@@ -1,0 +1,195 @@
+//! A cluster's kubeconfig and talosconfig, and the way to its API.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use runtime::http::{Connector, kube_client};
+use runtime::keys::PrivateKey;
+use runtime::tls::{ClientTls, Identity, authorities};
+use runtime::x509::{certificate_from_pem, certificates_from_pem};
+use serde_json::Value;
+
+use crate::apply::{Api, unreachable};
+use crate::cli::OfCluster;
+use crate::host::session::Session;
+use crate::problem::{Code, Problem};
+use crate::render::yaml;
+use crate::seams::Seams;
+use crate::state::StateDirectory;
+
+/// The taint that a cloud provider removes.
+const UNINITIALIZED: &str = "node.cloudprovider.kubernetes.io/uninitialized";
+
+/// Where a cluster's credentials were written.
+#[derive(Debug)]
+pub struct Access {
+    pub kubeconfig: PathBuf,
+    pub talosconfig: PathBuf,
+}
+
+/// One value of a Secret, from `stringData` or `data`.
+pub fn secret_text(secret: &Value, key: &str) -> Option<String> {
+    let plain = secret.get("stringData").and_then(|data| data.get(key)).and_then(Value::as_str).map(str::to_owned);
+    plain.or_else(|| {
+        let encoded = secret.get("data")?.get(key)?.as_str()?;
+        String::from_utf8(STANDARD.decode(encoded).ok()?).ok()
+    })
+}
+
+/// One value of a cluster's Secret `CLUSTER-SUFFIX`.
+///
+/// # Errors
+/// When the cluster, its Secret or the value is not there.
+pub async fn credential(api: &Api, namespace: &str, cluster: &str, suffix: &str, key: &str) -> Result<String, Problem> {
+    let path = format!("/apis/cluster.x-k8s.io/v1beta2/namespaces/{namespace}/clusters/{cluster}");
+    if api.get(&path).await.map_err(|error| unreachable(&error))?.is_none() {
+        return Err(Problem::new(Code::NotFound, format!("there is no Cluster {cluster} in the namespace {namespace}"))
+            .remedy("`talosphere get clusters -A` lists them; -n names the namespace"));
+    }
+    let path = format!("/api/v1/namespaces/{namespace}/secrets/{cluster}-{suffix}");
+    let secret = api.get(&path).await.map_err(|error| unreachable(&error))?;
+    secret.and_then(|secret| secret_text(&secret, key)).ok_or_else(|| {
+        Problem::new(Code::NotFound, format!("the {suffix} of Cluster {cluster} is not made yet"))
+            .because(format!("there is no Secret {cluster}-{suffix} in {namespace}"))
+            .remedy(format!("`talosphere describe cluster {cluster} -n {namespace}` shows what is waited for"))
+    })
+}
+
+/// Writes both files into the state directory.
+///
+/// # Errors
+/// When a Secret is missing or a file cannot be written.
+pub async fn write(api: &Api, directory: &StateDirectory, namespace: &str, cluster: &str) -> Result<Access, Problem> {
+    let kubeconfig = credential(api, namespace, cluster, "kubeconfig", "value").await?;
+    let talosconfig = credential(api, namespace, cluster, "talosconfig", "talosconfig").await?;
+    let folder = format!("clusters/{namespace}/{cluster}");
+    Ok(Access {
+        kubeconfig: directory.write(&format!("{folder}/kubeconfig"), &kubeconfig)?,
+        talosconfig: directory.write(&format!("{folder}/talosconfig"), &talosconfig)?,
+    })
+}
+
+/// `kubeconfig`.
+///
+/// # Errors
+/// As [`credential`].
+pub async fn kubeconfig(args: &OfCluster, directory: &StateDirectory, seams: &Seams) -> Result<(), Problem> {
+    print(args, directory, seams, "kubeconfig", "value").await
+}
+
+/// `talosconfig`.
+///
+/// # Errors
+/// As [`credential`].
+pub async fn talosconfig(args: &OfCluster, directory: &StateDirectory, seams: &Seams) -> Result<(), Problem> {
+    print(args, directory, seams, "talosconfig", "talosconfig").await
+}
+
+async fn print(args: &OfCluster, directory: &StateDirectory, seams: &Seams, what: &str, key: &str) -> Result<(), Problem> {
+    let session = Session::reading(directory, what, seams).await?;
+    let text = credential(&session.api, &args.namespace.namespace, &args.cluster, what, key).await;
+    session.close(seams).await;
+    seams.printer.data(&text?);
+    Ok(())
+}
+
+/// The addresses of a cluster's machines by Machine name, control planes first.
+///
+/// # Errors
+/// When the API does not answer.
+pub async fn machines(api: &Api, namespace: &str, cluster: &str) -> Result<Vec<Machine>, Problem> {
+    let path = format!("/apis/cluster.x-k8s.io/v1beta2/namespaces/{namespace}/machines?labelSelector=cluster.x-k8s.io%2Fcluster-name%3D{cluster}");
+    let list = api.send(http::Method::GET, &path, None, None).await.map_err(|error| unreachable(&error))?;
+    let mut machines: Vec<Machine> = list
+        .get("items")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .map(|item| {
+            let text = |value: &Value, pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let addresses = item.pointer("/status/addresses").and_then(Value::as_array).into_iter().flatten();
+            let address = addresses.filter(|a| text(a, "/type").ends_with("IP")).map(|a| text(a, "/address")).next();
+            let labels = item.pointer("/metadata/labels");
+            Machine {
+                name: text(item, "/metadata/name"),
+                node: text(item, "/status/nodeRef/name"),
+                address,
+                is_control_plane: labels.is_some_and(|labels| labels.get("cluster.x-k8s.io/control-plane").is_some()),
+            }
+        })
+        .collect();
+    machines.sort_by_key(|machine| (!machine.is_control_plane, machine.name.clone()));
+    Ok(machines)
+}
+
+/// A machine as commands address it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    pub name: String,
+    pub node: String,
+    pub address: Option<String>,
+    pub is_control_plane: bool,
+}
+
+/// A client for the workload cluster: dials its control planes by address and checks the certificate against the endpoint's name.
+async fn workload(api: &Api, namespace: &str, cluster: &str, seams: &Seams) -> Result<kube::Client, Problem> {
+    let text = credential(api, namespace, cluster, "kubeconfig", "value").await?;
+    let unusable = |why: &dyn std::fmt::Display| Problem::new(Code::Internal, format!("the kubeconfig of Cluster {cluster} cannot be used")).because(why.to_string());
+    let config = yaml::parse(&text, 1).map_err(|error| unusable(&error))?;
+    let field = |pointer: &str| config.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    let decoded = |pointer: &str| {
+        let bytes = field(pointer).and_then(|encoded| STANDARD.decode(encoded).ok());
+        bytes.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| unusable(&format!("{pointer} is missing")))
+    };
+    let server = field("/clusters/0/cluster/server").unwrap_or_default();
+    let authority = server.trim_start_matches("https://").trim_end_matches('/').to_owned();
+    let roots = certificates_from_pem(&decoded("/clusters/0/cluster/certificate-authority-data")?).map_err(|error| unusable(&error))?;
+    let certificate = certificate_from_pem(&decoded("/users/0/user/client-certificate-data")?).map_err(|error| unusable(&error))?;
+    let key = PrivateKey::from_pem(&decoded("/users/0/user/client-key-data")?).map_err(|error| unusable(&error))?;
+    let tls = ClientTls {
+        verifier: authorities(&roots).map_err(|error| unusable(&error))?,
+        identity: Some(Identity { chain: vec![certificate], key: key.as_rustls() }),
+        server_name: None,
+        alpn: vec![b"http/1.1".to_vec()],
+    };
+    let planes = machines(api, namespace, cluster).await?.into_iter().filter(|machine| machine.is_control_plane);
+    let address = planes.filter_map(|machine| machine.address).next().ok_or_else(|| unusable(&"no control plane has an address"))?;
+    let port = authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(6443);
+    let connector = Connector::secured(Arc::clone(&seams.dialer), seams.tls.clone(), tls).to(&address, port);
+    kube_client(connector, &authority, "default").map_err(|error| unusable(&error))
+}
+
+/// Warns of nodes that stay closed to pods because no cloud provider opens them.
+pub async fn warn_of_taints(api: &Api, namespace: &str, cluster: &str, has_workload: bool, seams: &Seams) {
+    let Ok(client) = workload(api, namespace, cluster, seams).await else { return };
+    let workload = Api::new(client);
+    // With the cloud provider's Secret given, its pods need a moment; without it nothing will change.
+    let tries = if has_workload { 20 } else { 1 };
+    for attempt in 0..tries {
+        let Ok(nodes) = workload.send(http::Method::GET, "/api/v1/nodes", None, None).await else { return };
+        let tainted: Vec<String> = nodes.get("items").and_then(Value::as_array).into_iter().flatten().filter(|node| has_taint(node)).filter_map(node_name).collect();
+        if tainted.is_empty() {
+            return;
+        }
+        if attempt + 1 == tries {
+            let given = if has_workload { "the objects given with --workload did not make it do so" } else { "no --workload file gives it a Secret to sign in to vCenter with" };
+            seams.printer.line(format!(
+                "warning: {} of the nodes keep the taint {UNINITIALIZED}, so that no ordinary pod runs there: the cloud provider has not looked at them; {given} (give its ConfigMap and Secret with --workload)",
+                tainted.len()
+            ));
+            return;
+        }
+        seams.clock.sleep(std::time::Duration::from_millis(250)).await;
+    }
+}
+
+fn has_taint(node: &Value) -> bool {
+    let taints = node.pointer("/spec/taints").and_then(Value::as_array);
+    taints.is_some_and(|taints| taints.iter().any(|taint| taint.get("key").and_then(Value::as_str) == Some(UNINITIALIZED)))
+}
+
+fn node_name(node: &Value) -> Option<String> {
+    node.pointer("/metadata/name").and_then(Value::as_str).map(str::to_owned)
+}

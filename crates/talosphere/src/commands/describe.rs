@@ -1,0 +1,48 @@
+//! `describe cluster`: the tree, once.
+
+use crate::cli::{Describe, Output};
+use crate::follow::Follower;
+use crate::host::session::Session;
+use crate::problem::{Code, Problem};
+use crate::seams::Seams;
+use crate::state::StateDirectory;
+use crate::tree::{tree, verdict};
+
+/// Runs the command.
+///
+/// # Errors
+/// When there is no such cluster.
+pub async fn run(args: &Describe, directory: &StateDirectory, seams: &Seams) -> Result<(), Problem> {
+    if !matches!(args.kind.to_lowercase().as_str(), "cluster" | "clusters" | "cl") {
+        return Err(Problem::new(Code::BadFlag, format!("describe knows clusters, not {}", args.kind))
+            .remedy(format!("talosphere describe cluster NAME; `talosphere get {} {} -o yaml` shows one object", args.kind, args.name)));
+    }
+    let session = Session::reading(directory, "describe", seams).await?;
+    let follower = Follower::start(session.api.client().clone(), seams);
+    follower.synced().await;
+    let objects = follower.objects(&args.namespace.namespace);
+    drop(follower);
+    session.close(seams).await;
+    let found = tree(&objects, &args.name).ok_or_else(|| {
+        Problem::new(Code::NotFound, format!("there is no Cluster {} in the namespace {}", args.name, args.namespace.namespace))
+            .remedy("`talosphere get clusters -A` lists them; -n names the namespace")
+    })?;
+    let verdict = verdict(&objects, &args.name);
+    match args.output.output {
+        Output::Json | Output::Yaml => {
+            let mut value = found.to_value();
+            if let Some(map) = value.as_object_mut() {
+                map.insert("isReady".to_owned(), verdict.is_ready.into());
+                map.insert("waitingFor".to_owned(), verdict.waiting.into());
+            }
+            seams.printer.value(&value, args.output.output == Output::Json)?;
+        }
+        Output::Name => seams.printer.data(&format!("cluster.cluster.x-k8s.io/{}", args.name)),
+        Output::Table | Output::Wide => {
+            seams.printer.data(&found.draw());
+            let text = if verdict.is_ready { "ready: every Machine runs, every Node is ready".to_owned() } else { format!("not ready:\n  {}", verdict.waiting.join("\n  ")) };
+            seams.printer.data(&text);
+        }
+    }
+    Ok(())
+}

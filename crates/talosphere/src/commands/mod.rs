@@ -1,0 +1,124 @@
+//! What each command does, one file each.
+
+pub mod clusters;
+pub mod delete;
+pub mod demo;
+pub mod describe;
+pub mod errors;
+pub mod get;
+pub mod input;
+pub mod preflight;
+pub mod render;
+pub mod scale;
+pub mod serve;
+pub mod simulate;
+pub mod talos;
+pub mod up;
+
+use std::path::PathBuf;
+
+use crate::cli::{Cli, Command};
+use crate::problem::{Code, Problem};
+use crate::seams::Seams;
+use crate::state::StateDirectory;
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// With what the user is to be told.
+pub async fn run(cli: Cli, seams: &Seams) -> Result<(), Problem> {
+    let state = || state(cli.state.clone(), seams);
+    match cli.command {
+        Command::Demo(args) => demo::run(args, cli.state, seams).await,
+        Command::Simulate(args) => simulate::run(args, seams).await,
+        Command::Render(args) => render::run(&args, seams),
+        Command::Up(args) => up::run(&args, &state()?, seams).await,
+        Command::Serve(args) => serve::run(&args, &state()?, seams).await,
+        Command::Get(args) => get::run(&args, &state()?, seams).await,
+        Command::Describe(args) => describe::run(&args, &state()?, seams).await,
+        Command::Kubeconfig(args) => clusters::kubeconfig(&args, &state()?, seams).await,
+        Command::Talosconfig(args) => clusters::talosconfig(&args, &state()?, seams).await,
+        Command::Talos(args) => talos::run(&args, &state()?, seams).await,
+        Command::Scale(args) => scale::run(&args, &state()?, seams).await,
+        Command::Delete(args) => delete::run(&args, &state()?, seams).await,
+        Command::Error(args) => errors::run(&args, seams),
+    }
+}
+
+/// The state directory: the flag's or the variable's, else the one under the XDG state home.
+fn state(given: Option<PathBuf>, seams: &Seams) -> Result<StateDirectory, Problem> {
+    let path = given.or_else(|| seams.environment.state_directory()).ok_or_else(|| {
+        Problem::new(Code::StateUnusable, "there is no place for state: HOME is not set").remedy("name a directory with --state DIR or TALOSPHERE_STATE")
+    })?;
+    StateDirectory::open(&path)
+}
+
+/// Completes when the user interrupts (SIGINT) or ends (SIGTERM) the command.
+pub async fn interrupted() {
+    let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(signal) => signal,
+        // Without a handler the signal ends the process, which is safe at any time.
+        Err(_) => return std::future::pending().await,
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+/// A duration as Go writes it: `90s`, `30m`, `1h30m`; the unit is needed.
+///
+/// # Errors
+/// When the text is no such duration, with the likely meaning.
+pub fn duration(flag: &str, text: &str) -> Result<std::time::Duration, Problem> {
+    let wrong = |remedy: String| Problem::new(Code::BadFlag, format!("{flag} {text} is not a duration")).remedy(remedy);
+    if !text.is_empty() && text.chars().all(|c| c.is_ascii_digit()) {
+        return Err(wrong(format!("write the unit: {text}s for seconds, {text}m for minutes")));
+    }
+    let mut total = std::time::Duration::ZERO;
+    let mut number = String::new();
+    let mut rest = text.chars().peekable();
+    let mut any = false;
+    while let Some(c) = rest.next() {
+        if c.is_ascii_digit() || c == '.' {
+            number.push(c);
+            continue;
+        }
+        let unit = match (c, rest.peek()) {
+            ('m', Some('s')) => {
+                rest.next();
+                0.001
+            }
+            ('h', _) => 3600.0,
+            ('m', _) => 60.0,
+            ('s', _) => 1.0,
+            _ => return Err(wrong("write it as 90s, 30m or 1h30m".to_owned())),
+        };
+        let value: f64 = number.parse().map_err(|_| wrong("write it as 90s, 30m or 1h30m".to_owned()))?;
+        total += std::time::Duration::try_from_secs_f64(value * unit).map_err(|_| wrong("it is too long".to_owned()))?;
+        number.clear();
+        any = true;
+    }
+    if !any || !number.is_empty() {
+        return Err(wrong("write it as 90s, 30m or 1h30m".to_owned()));
+    }
+    Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn durations_need_a_unit() {
+        assert_eq!(duration("--timeout", "90s").unwrap(), Duration::from_secs(90));
+        assert_eq!(duration("--timeout", "1h30m").unwrap(), Duration::from_secs(5400));
+        assert_eq!(duration("--timeout", "250ms").unwrap(), Duration::from_millis(250));
+        assert!(duration("--timeout", "80").unwrap_err().to_string().contains("80s for seconds"));
+        for text in ["", "s", "1x", "m5", "5m3"] {
+            assert!(duration("--timeout", text).is_err(), "{text}");
+        }
+    }
+}

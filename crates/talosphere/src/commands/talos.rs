@@ -1,0 +1,166 @@
+//! `talos`: the Talos API of a managed cluster's nodes. Addresses, certificates and the way there are known; none is typed.
+
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use serde_json::{Value, json};
+use talos::client::{TalosApi, TalosDialer, TalosError};
+use talos::clientconfig::{ClientConfig, ClientIdentity};
+
+use super::clusters::{Machine, credential, machines};
+use crate::cli::{EtcdCommand, Output, Talos, TalosCommand};
+use crate::host::session::Session;
+use crate::host::wiring;
+use crate::output::table::columns;
+use crate::problem::{Code, Problem};
+use crate::seams::Seams;
+use crate::state::StateDirectory;
+
+/// Rows of one node, or why there are none.
+type Rows = Result<Vec<Vec<String>>, TalosError>;
+
+/// Runs the command.
+///
+/// # Errors
+/// When the cluster has no nodes, or none of those asked for answers.
+pub async fn run(args: &Talos, directory: &StateDirectory, seams: &Seams) -> Result<(), Problem> {
+    let session = Session::reading(directory, "talos", seams).await?;
+    let found = async {
+        let text = credential(&session.api, &args.namespace, &args.cluster, "talosconfig", "talosconfig").await?;
+        Ok::<_, Problem>((text, machines(&session.api, &args.namespace, &args.cluster).await?))
+    }
+    .await;
+    session.close(seams).await;
+    let (text, machines) = found?;
+    let config = ClientConfig::from_yaml(&text).map_err(|error| Problem::new(Code::Internal, format!("the talosconfig of {} cannot be used", args.cluster)).because(error.to_string()))?;
+    let chosen = choose(args, machines)?;
+    let dialer = wiring::nodes(seams);
+    let only_planes = matches!(args.command, TalosCommand::Etcd { .. }) && args.nodes.is_empty();
+    let chosen: Vec<Machine> = chosen.into_iter().filter(|machine| !only_planes || machine.is_control_plane).collect();
+    match args.command {
+        TalosCommand::Dmesg => dmesg(&chosen, &dialer, &config.identity, seams).await,
+        TalosCommand::Version => tabled(args, &chosen, &dialer, &config.identity, &["TAG", "PLATFORM", "ARCH"], version, seams).await,
+        TalosCommand::Services => tabled(args, &chosen, &dialer, &config.identity, &["SERVICE", "STATE", "HEALTH", "LAST MESSAGE"], services, seams).await,
+        TalosCommand::Etcd { command: EtcdCommand::Members } => {
+            tabled(args, &chosen, &dialer, &config.identity, &["ID", "HOSTNAME", "PEER URLS", "LEARNER"], members, seams).await
+        }
+    }
+}
+
+/// The machines that `-n` names, all when it names none.
+fn choose(args: &Talos, machines: Vec<Machine>) -> Result<Vec<Machine>, Problem> {
+    if machines.is_empty() {
+        return Err(Problem::new(Code::NotFound, format!("Cluster {} has no machines", args.cluster)));
+    }
+    if args.nodes.is_empty() {
+        return Ok(machines);
+    }
+    args.nodes
+        .iter()
+        .map(|wanted| {
+            let is_it = |machine: &&Machine| machine.name == *wanted || machine.node == *wanted || machine.address.as_ref() == Some(wanted);
+            machines.iter().find(is_it).cloned().ok_or_else(|| {
+                let known: Vec<String> = machines.iter().map(|machine| machine.address.clone().unwrap_or_else(|| machine.name.clone())).collect();
+                Problem::new(Code::NotFound, format!("{wanted} is no node of Cluster {}", args.cluster)).seen(format!("its nodes: {}", known.join(", ")))
+            })
+        })
+        .collect()
+}
+
+async fn connect(machine: &Machine, dialer: &dyn TalosDialer, identity: &ClientIdentity) -> Result<Arc<dyn TalosApi>, Problem> {
+    let Some(address) = &machine.address else {
+        return Err(Problem::new(Code::NodeUnreachable, format!("Machine {} has no address yet", machine.name)));
+    };
+    dialer.connect(address, identity).await.map_err(|error| unreachable(machine, &error))
+}
+
+fn unreachable(machine: &Machine, error: &TalosError) -> Problem {
+    let shown = machine.address.as_deref().unwrap_or(&machine.name);
+    Problem::new(Code::NodeUnreachable, format!("node {shown} (Machine {}): {error}", machine.name))
+}
+
+async fn version(api: Arc<dyn TalosApi>) -> Rows {
+    let version = api.version().await?;
+    Ok(vec![vec![version.tag, version.platform, version.arch]])
+}
+
+async fn services(api: Arc<dyn TalosApi>) -> Rows {
+    let health = |is_healthy: Option<bool>| match is_healthy {
+        Some(true) => "OK",
+        Some(false) => "Fail",
+        None => "?",
+    };
+    let services = api.services().await?;
+    Ok(services.into_iter().map(|service| vec![service.id, service.state, health(service.is_healthy).to_owned(), service.message]).collect())
+}
+
+async fn members(api: Arc<dyn TalosApi>) -> Rows {
+    let members = api.etcd_members().await?;
+    Ok(members.into_iter().map(|member| vec![member.id.to_string(), member.hostname, member.peer_urls.join(","), member.is_learner.to_string()]).collect())
+}
+
+/// Asks every machine and prints one table; a machine that does not answer is told, and fails the command only when none does.
+async fn tabled<F>(
+    args: &Talos,
+    machines: &[Machine],
+    dialer: &dyn TalosDialer,
+    identity: &ClientIdentity,
+    heads: &[&str],
+    ask: impl Fn(Arc<dyn TalosApi>) -> F,
+    seams: &Seams,
+) -> Result<(), Problem>
+where
+    F: Future<Output = Rows>,
+{
+    let mut rows = Vec::new();
+    let mut problems = Vec::new();
+    for machine in machines {
+        let answer = match connect(machine, dialer, identity).await {
+            Ok(api) => ask(api).await.map_err(|error| unreachable(machine, &error)),
+            Err(problem) => Err(problem),
+        };
+        match answer {
+            Ok(answer) => rows.extend(answer.into_iter().map(|row| [vec![machine.address.clone().unwrap_or_default()], row].concat())),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if rows.is_empty() {
+        let mut problems = problems.into_iter();
+        let first = problems.next().unwrap_or_else(|| Problem::new(Code::NodeUnreachable, "no node answered"));
+        return Err(problems.fold(first, |first, other| first.seen(other.what)));
+    }
+    for problem in problems {
+        seams.printer.line(format!("warning: {}", problem.what));
+    }
+    let heads: Vec<&str> = [&["NODE"], heads].concat();
+    match args.output.output {
+        form @ (Output::Json | Output::Yaml) => {
+            let keys: Vec<String> = heads.iter().map(|head| head.to_lowercase().replace(' ', "_")).collect();
+            let list: Vec<Value> = rows.iter().map(|row| keys.iter().zip(row).map(|(key, cell)| (key.clone(), json!(cell))).collect()).collect();
+            seams.printer.value(&Value::Array(list), form == Output::Json)
+        }
+        Output::Name => {
+            rows.iter().filter_map(|row| row.get(1)).for_each(|name| seams.printer.data(name));
+            Ok(())
+        }
+        Output::Table | Output::Wide => {
+            seams.printer.data(&columns(&heads, &rows));
+            Ok(())
+        }
+    }
+}
+
+async fn dmesg(machines: &[Machine], dialer: &dyn TalosDialer, identity: &ClientIdentity, seams: &Seams) -> Result<(), Problem> {
+    for machine in machines {
+        let api = connect(machine, dialer, identity).await?;
+        let mut stream = api.dmesg(false, false).await.map_err(|error| unreachable(machine, &error))?;
+        let node = machine.address.as_deref().unwrap_or(&machine.name);
+        let mut text = Vec::new();
+        while let Some(chunk) = stream.next().await {
+            text.extend(chunk.map_err(|error| unreachable(machine, &error))?);
+        }
+        let lines: String = String::from_utf8_lossy(&text).lines().map(|line| if machines.len() > 1 { format!("{node}: {line}\n") } else { format!("{line}\n") }).collect();
+        seams.printer.data(&lines);
+    }
+    Ok(())
+}

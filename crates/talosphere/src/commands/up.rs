@@ -1,0 +1,226 @@
+//! `up`: manifests to a running cluster. Run again after anything, it continues.
+//!
+//! Order: render, check every object against the API without changing anything, check the vCenter side, then apply - namespace,
+//! identity Secret, everything else in the order of the files, the workload's files as a ClusterResourceSet - and wait until every
+//! Machine runs and every Node is ready.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{clusters, duration, input, interrupted, preflight};
+use crate::apply::{Api, Outcome, unreachable};
+use crate::cli::Up;
+use crate::follow::{Step, until};
+use crate::host::session::Session;
+use crate::problem::{Code, Problem};
+use crate::render::Manifest;
+use crate::render::values::Values;
+use crate::render::yaml;
+use crate::seams::Seams;
+use crate::state::StateDirectory;
+use crate::tree::{tree, verdict};
+
+/// Ties a ClusterResourceSet of `--workload` files to its Cluster.
+const WORKLOAD_LABEL: &str = "talosphere.dev/workload";
+
+/// What is to be brought up.
+#[derive(Debug)]
+pub struct Order {
+    pub manifests: Vec<Manifest>,
+    pub workload: Vec<Manifest>,
+    pub namespace: String,
+    /// The Clusters among the manifests.
+    pub clusters: Vec<String>,
+    pub login: Option<(String, String)>,
+}
+
+impl Order {
+    /// Sorts manifests and checks what can be checked without a server.
+    ///
+    /// # Errors
+    /// When there is no Cluster, or an object names another namespace.
+    pub fn new(manifests: Vec<Manifest>, workload: Vec<Manifest>, namespace: &str, values: &Values) -> Result<Self, Problem> {
+        for manifest in &manifests {
+            if let Some(other) = manifest.namespace().filter(|other| *other != namespace) {
+                return Err(Problem::new(Code::OtherNamespace, format!("{} belongs to the namespace {other}, not to {namespace}", manifest.place()))
+                    .remedy(format!("give its file with --workload if it belongs into the new cluster; else run with -n {other}")));
+            }
+        }
+        let is_cluster = |manifest: &&Manifest| manifest.kind() == "Cluster" && manifest.api_version().starts_with("cluster.x-k8s.io/");
+        let clusters: Vec<String> = manifests.iter().filter(is_cluster).map(|manifest| manifest.name().to_owned()).collect();
+        if clusters.is_empty() {
+            return Err(Problem::new(Code::NoCluster, "there is no Cluster among the manifests").remedy("add the file with the Cluster with -f"));
+        }
+        if let ([_, _, ..], [first, ..]) = (clusters.as_slice(), workload.as_slice()) {
+            return Err(Problem::new(Code::BadFlag, format!("--workload is for one cluster, and the manifests have {}", clusters.len()))
+                .seen(first.place())
+                .remedy("run `talosphere up` once for each cluster"));
+        }
+        let login = values.non_empty("VSPHERE_USERNAME").zip(values.non_empty("VSPHERE_PASSWORD"));
+        Ok(Self { manifests, workload, namespace: namespace.to_owned(), clusters, login })
+    }
+
+    /// The identity Secret that a VSphereCluster refers to.
+    fn identity(&self) -> Option<&str> {
+        let cluster = self.manifests.iter().find(|manifest| manifest.kind() == "VSphereCluster")?;
+        let kind = cluster.object.pointer("/spec/identityRef/kind").and_then(Value::as_str);
+        let name = cluster.object.pointer("/spec/identityRef/name").and_then(Value::as_str);
+        name.filter(|_| kind == Some("Secret"))
+    }
+
+    /// What `--workload` becomes: a Secret with the objects, and the ClusterResourceSet that applies them to the labelled Cluster.
+    fn resource_set(&self, cluster: &str) -> Result<Vec<Manifest>, Problem> {
+        let text = yaml::write_all(self.workload.iter().map(|manifest| &manifest.object)).map_err(|error| Problem::new(Code::Internal, error))?;
+        let name = format!("{cluster}-workload");
+        let labels = json!({"cluster.x-k8s.io/cluster-name": cluster});
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "addons.cluster.x-k8s.io/resource-set",
+            "metadata": {"name": name, "labels": labels}, "stringData": {"objects.yaml": text},
+        });
+        let set = json!({
+            "apiVersion": "addons.cluster.x-k8s.io/v1beta2", "kind": "ClusterResourceSet",
+            "metadata": {"name": name, "labels": labels},
+            "spec": {
+                "clusterSelector": {"matchLabels": {WORKLOAD_LABEL: cluster}},
+                "resources": [{"kind": "Secret", "name": name}],
+                "strategy": "ApplyOnce",
+            },
+        });
+        Ok([secret, set].into_iter().map(|object| Manifest { object, file: "--workload".to_owned(), line: 1 }).collect())
+    }
+}
+
+/// Reads the command's files.
+///
+/// # Errors
+/// As rendering does.
+pub fn order(args: &Up, seams: &Seams) -> Result<Order, Problem> {
+    if args.input.files.is_empty() {
+        return Err(Problem::new(Code::BadFlag, "there is nothing to bring up").remedy("name the cluster's manifests with -f FILE"));
+    }
+    let values = input::values(&args.input, &[], seams)?;
+    // Both sets are rendered as one, so that every missing variable is named at once.
+    let mut files = input::read_all(&args.input.files)?;
+    let own = files.len();
+    files.extend(input::read_all(&args.workload)?);
+    input::manifests(&files, &values)?;
+    let manifests = input::manifests(files.get(..own).unwrap_or_default(), &values)?.manifests;
+    let workload = input::manifests(files.get(own..).unwrap_or_default(), &values)?.manifests;
+    Order::new(manifests, workload, &args.namespace.namespace, &values)
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// With what stands in the way.
+pub async fn run(args: &Up, directory: &StateDirectory, seams: &Seams) -> Result<(), Problem> {
+    let timeout = duration("--timeout", &args.timeout)?;
+    let order = order(args, seams)?;
+    let mut session = Session::changing(directory, "up", seams).await?;
+    let outcome = tokio::select! {
+        outcome = bring_up(&mut session, &order, directory, timeout, seams) => outcome,
+        () = interrupted() => Err(Problem::new(Code::Interrupted, "interrupted; what was reached is kept").remedy("run the same command again to continue")),
+    };
+    session.close(seams).await;
+    outcome
+}
+
+/// Applies an order and waits until its clusters are ready.
+///
+/// # Errors
+/// With what stands in the way.
+pub async fn bring_up(session: &mut Session, order: &Order, directory: &StateDirectory, timeout: Duration, seams: &Seams) -> Result<(), Problem> {
+    check(&session.api, order, seams).await?;
+    apply(&session.api, order, seams).await?;
+    for cluster in &order.clusters {
+        wait(session, order, cluster, timeout, seams).await?;
+        let access = clusters::write(&session.api, directory, &order.namespace, cluster).await?;
+        seams.printer.line(format!("Cluster {cluster} is ready"));
+        clusters::warn_of_taints(&session.api, &order.namespace, cluster, !order.workload.is_empty(), seams).await;
+        seams.printer.note(format!("  kubectl --kubeconfig {} get nodes", access.kubeconfig.display()));
+        seams.printer.note(format!("  talosctl --talosconfig {} version", access.talosconfig.display()));
+    }
+    Ok(())
+}
+
+/// Every objection there is, before anything is changed.
+async fn check(api: &Api, order: &Order, seams: &Seams) -> Result<(), Problem> {
+    let mut problems = Vec::new();
+    for manifest in &order.manifests {
+        if let Err(problem) = api.check(manifest, &order.namespace).await {
+            problems.push(problem);
+        }
+    }
+    let mut problems = problems.into_iter();
+    if let Some(mut first) = problems.next() {
+        for other in problems {
+            first = first.seen(other.what).seen_all(other.evidence);
+        }
+        return Err(first);
+    }
+    let login = login(api, order).await?;
+    preflight::endpoint(api, &order.manifests, &order.namespace).await?;
+    preflight::check(&order.manifests, login.as_ref(), seams).await
+}
+
+/// The login that the identity Secret holds or will hold.
+async fn login(api: &Api, order: &Order) -> Result<Option<(String, String)>, Problem> {
+    let Some(identity) = order.identity() else { return Ok(order.login.clone()) };
+    if let Some(secret) = order.manifests.iter().find(|manifest| manifest.kind() == "Secret" && manifest.name() == identity) {
+        return Ok(clusters::secret_text(&secret.object, "username").zip(clusters::secret_text(&secret.object, "password")));
+    }
+    let path = format!("/api/v1/namespaces/{}/secrets/{identity}", order.namespace);
+    match api.get(&path).await.map_err(|error| unreachable(&error))? {
+        Some(secret) => Ok(clusters::secret_text(&secret, "username").zip(clusters::secret_text(&secret, "password"))),
+        None if order.login.is_some() => Ok(order.login.clone()),
+        None => Err(Problem::new(Code::NoCredentials, format!("the Secret {identity} with the login to vCenter does not exist in {}", order.namespace))
+            .because("VSPHERE_USERNAME and VSPHERE_PASSWORD, from which it would be made, are not set")
+            .remedy("export VSPHERE_USERNAME=... VSPHERE_PASSWORD=..., or put the Secret into the files")),
+    }
+}
+
+async fn apply(api: &Api, order: &Order, seams: &Seams) -> Result<(), Problem> {
+    let tell = |(shown, outcome): (String, Outcome)| seams.printer.line(format!("{shown} {}", outcome.word()));
+    let plain = |object: Value| Manifest { object, file: "talosphere".to_owned(), line: 1 };
+    let namespace = format!("/api/v1/namespaces/{}", order.namespace);
+    if api.get(&namespace).await.map_err(|error| unreachable(&error))?.is_none() {
+        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": order.namespace}});
+        tell(api.apply(&plain(object), "").await?);
+    }
+    let own_secret = |name: &str| order.manifests.iter().any(|manifest| manifest.kind() == "Secret" && manifest.name() == name);
+    if let (Some(identity), Some((user, password))) = (order.identity().filter(|name| !own_secret(name)), &order.login) {
+        // A Secret that is there is the user's and is never changed.
+        let path = format!("/api/v1/namespaces/{}/secrets", order.namespace);
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": {"name": identity},
+            "stringData": {"username": user, "password": password},
+        });
+        match api.send(http::Method::POST, &path, Some("application/json"), Some(&secret)).await {
+            Ok(_) => seams.printer.line(format!("secret/{identity} created from VSPHERE_USERNAME and VSPHERE_PASSWORD")),
+            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {}
+            Err(error) => return Err(unreachable(&error)),
+        }
+    }
+    for manifest in &order.manifests {
+        tell(api.apply(manifest, &order.namespace).await?);
+    }
+    if let (false, Some(cluster)) = (order.workload.is_empty(), order.clusters.first()) {
+        for manifest in order.resource_set(cluster)? {
+            tell(api.apply(&manifest, &order.namespace).await?);
+        }
+        let path = format!("/apis/cluster.x-k8s.io/v1beta2/namespaces/{}/clusters/{cluster}", order.namespace);
+        let label = json!({"metadata": {"labels": {WORKLOAD_LABEL: cluster}}});
+        api.send(http::Method::PATCH, &path, Some("application/merge-patch+json"), Some(&label)).await.map_err(|error| unreachable(&error))?;
+    }
+    Ok(())
+}
+
+async fn wait(session: &mut Session, order: &Order, cluster: &str, timeout: Duration, seams: &Seams) -> Result<(), Problem> {
+    until(session, seams, &order.namespace, timeout, |objects| {
+        let verdict = verdict(objects, cluster);
+        let tree = tree(objects, cluster);
+        if verdict.is_ready { Step::Done { tree, value: () } } else { Step::Wait { tree, waiting: verdict.waiting } }
+    })
+    .await
+}

@@ -1,0 +1,177 @@
+//! Follows a cluster's objects and shows every change, until a goal is reached.
+//!
+//! The objects come by watches, so that nothing is asked while nothing changes. When the process that owns the API goes away, the
+//! session finds or becomes the next owner and following goes on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::api::{ApiResource, DynamicObject};
+use runtime::reconcile::{Store, Stores};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::host::session::Session;
+use crate::problem::{Code, Problem};
+use crate::seams::Seams;
+use crate::tree::{KINDS, Node, Objects};
+
+/// Watches over the kinds of a cluster's tree.
+#[derive(Debug)]
+pub struct Follower {
+    stores: Vec<Store<DynamicObject>>,
+    changed: Arc<Notify>,
+    token: CancellationToken,
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.token.cancel();
+    }
+}
+
+impl Follower {
+    /// Starts the watches. Must be called in a runtime.
+    pub fn start(client: kube::Client, seams: &Seams) -> Self {
+        let token = CancellationToken::new();
+        let stores = Stores::new(client, seams.clock.clone(), &seams.random.child("follower"), token.clone());
+        let changed = Arc::new(Notify::new());
+        let stores: Vec<Store<DynamicObject>> = KINDS
+            .iter()
+            .map(|(group, version, kind, plural)| {
+                let resource = ApiResource {
+                    group: (*group).to_owned(),
+                    version: (*version).to_owned(),
+                    api_version: format!("{group}/{version}"),
+                    kind: (*kind).to_owned(),
+                    plural: (*plural).to_owned(),
+                };
+                let store: Store<DynamicObject> = stores.dynamic(resource);
+                let notify = changed.clone();
+                store.subscribe(move |_, _| notify.notify_one());
+                let (notify, mut links, token) = (changed.clone(), store.links(), token.clone());
+                tokio::spawn(async move {
+                    while let Some(Ok(())) = token.run_until_cancelled(links.changed()).await {
+                        notify.notify_one();
+                    }
+                });
+                store
+            })
+            .collect();
+        Self { stores, changed, token }
+    }
+
+    /// Completes when every kind was read once, or the connection failed.
+    pub async fn synced(&self) {
+        for store in &self.stores {
+            store.synced().await;
+        }
+    }
+
+    /// Completes at the next change.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Whether the server went away.
+    pub fn is_lost(&self) -> bool {
+        self.stores.iter().all(|store| matches!(store.link(), runtime::reconcile::Link::Disconnected { .. }))
+    }
+
+    /// The objects of a namespace, as last seen.
+    pub fn objects(&self, namespace: &str) -> Objects {
+        let mut objects = Objects::default();
+        for (store, (_, _, kind, _)) in self.stores.iter().zip(KINDS) {
+            for object in store.in_namespace(namespace) {
+                if let Ok(value) = serde_json::to_value(&*object) {
+                    objects.put(kind, value);
+                }
+            }
+        }
+        objects
+    }
+}
+
+/// What a step of following came to.
+#[derive(Debug)]
+pub enum Step<T> {
+    /// Not there yet: what is shown meanwhile, and what is waited for.
+    Wait { tree: Option<Node>, waiting: Vec<String> },
+    Done { tree: Option<Node>, value: T },
+    Fail(Problem),
+}
+
+/// Follows a namespace until `look` says that the goal is reached or cannot be.
+///
+/// # Errors
+/// What `look` fails with; `NotReadyInTime` with what was waited for, after `timeout`.
+pub async fn until<T>(
+    session: &mut Session,
+    seams: &Seams,
+    namespace: &str,
+    timeout: Duration,
+    mut look: impl FnMut(&Objects) -> Step<T>,
+) -> Result<T, Problem> {
+    let limit = seams.clock.instant() + timeout;
+    let mut shown: BTreeMap<String, String> = BTreeMap::new();
+    let mut follower = Follower::start(session.api.client().clone(), seams);
+    let mut last_waiting = Vec::new();
+    loop {
+        follower.synced().await;
+        if follower.is_lost() && !session.is_owner() {
+            session.again(seams).await?;
+            follower = Follower::start(session.api.client().clone(), seams);
+            continue;
+        }
+        match look(&follower.objects(namespace)) {
+            Step::Done { tree, value } => {
+                show(tree.as_ref(), &mut shown, seams);
+                seams.printer.settle();
+                return Ok(value);
+            }
+            Step::Fail(problem) => {
+                seams.printer.settle();
+                return Err(problem);
+            }
+            Step::Wait { tree, waiting } => {
+                show(tree.as_ref(), &mut shown, seams);
+                last_waiting = waiting;
+            }
+        }
+        let left = limit.saturating_duration_since(seams.clock.instant());
+        let waited = tokio::select! {
+            () = follower.changed() => true,
+            () = seams.clock.sleep(left) => false,
+        };
+        if !waited {
+            seams.printer.settle();
+            let mut problem = Problem::new(Code::NotReadyInTime, format!("not done within {timeout:?}; what was reached is kept"))
+                .remedy("run the same command again to continue; `talosphere describe cluster` shows what waits for what");
+            for line in last_waiting.iter().take(12) {
+                problem = problem.seen(line.clone());
+            }
+            return Err(problem);
+        }
+    }
+}
+
+fn show(tree: Option<&Node>, shown: &mut BTreeMap<String, String>, seams: &Seams) {
+    let Some(tree) = tree else { return };
+    let lines = tree.lines();
+    let mut changes: Vec<String> = lines
+        .iter()
+        .filter(|(name, state)| shown.get(*name) != Some(state))
+        .map(|(name, state)| format!("{name}: {state}"))
+        .collect();
+    changes.extend(shown.keys().filter(|name| !lines.contains_key(*name) && is_lasting(name)).map(|name| format!("{name}: gone")));
+    if !changes.is_empty() {
+        seams.printer.progress(&tree.draw(), &changes);
+    }
+    *shown = lines;
+}
+
+/// Whether an object is in the tree for all its life, not only while something is wrong with it.
+fn is_lasting(name: &str) -> bool {
+    ["Cluster/", "Machine/", "MachineDeployment/", "TalosControlPlane/", "VSphereCluster/"].iter().any(|kind| name.starts_with(kind))
+}

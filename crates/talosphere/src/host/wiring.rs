@@ -1,0 +1,75 @@
+//! From the seams to what controllers are handed.
+
+use std::sync::Arc;
+
+use controllers::Context;
+use runtime::reconcile::{HealthReport, Stores};
+use talos::client::grpc::GrpcDialer;
+use tokio_util::sync::CancellationToken;
+use vsphere::{Registry, Transport, Verification};
+
+use crate::problem::Problem;
+use crate::seams::Seams;
+use crate::state::StateDirectory;
+
+/// The file with the installation's id.
+const INSTALLATION: &str = "installation";
+
+/// The id that marks this installation's VMs: made once, kept with the state.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn installation(directory: &StateDirectory, seams: &Seams) -> Result<String, Problem> {
+    let kept = directory.read(INSTALLATION).ok().map(|text| text.trim().to_owned()).filter(|id| !id.is_empty());
+    match kept {
+        Some(id) => Ok(id),
+        None => {
+            let id = seams.random.child("installation").uuid().to_string();
+            directory.write(INSTALLATION, &id)?;
+            Ok(id)
+        }
+    }
+}
+
+/// The vCenters of this process.
+pub fn vcenters(seams: &Seams, installation: &str) -> Registry {
+    let transport = Transport {
+        dialer: seams.dialer.clone(),
+        tls: seams.tls.clone(),
+        user_agent: format!("talosphere/{} (installation {installation})", env!("CARGO_PKG_VERSION")),
+    };
+    let insecure = seams.environment.non_empty("VSPHERE_INSECURE").is_some_and(|value| matches!(value, "1" | "true"));
+    Registry::new(transport, Verification { authorities: Vec::new(), is_insecure: insecure }, &seams.clock, &seams.random)
+}
+
+/// The way to nodes.
+pub fn nodes(seams: &Seams) -> GrpcDialer {
+    GrpcDialer::new(seams.dialer.clone(), seams.tls.clone())
+}
+
+/// What controllers are handed.
+pub fn context(seams: &Seams, client: kube::Client, installation: String, token: &CancellationToken) -> Context {
+    let stores = Stores::new(client.clone(), seams.clock.clone(), &seams.random, token.clone());
+    Context {
+        client,
+        stores,
+        clock: seams.clock.clone(),
+        random: seams.random.child("controllers"),
+        log: seams.log.clone(),
+        defects: seams.defects.clone(),
+        keys: seams.keys.clone(),
+        vcenters: Arc::new(vcenters(seams, &installation)),
+        talos: Arc::new(nodes(seams)),
+        workload: Arc::new(controllers::workload::Accessor::new()),
+        workload_proxy: seams.proxy.clone(),
+        installation_id: installation,
+    }
+}
+
+/// A controller's health as `/readyz` shows it.
+///
+/// # Errors
+/// What is not ready.
+pub fn readiness(report: &HealthReport) -> Result<(), String> {
+    if report.is_ready() { Ok(()) } else { Err(report.to_string()) }
+}
