@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use simulator::vcenter::site::Site;
+use simulator::vcenter::Site;
 
 use crate::problem::{Code, Problem};
 use crate::render::Manifest;

@@ -101,7 +101,7 @@ pub async fn run(args: Simulate, seams: &Seams) -> Result<(), Problem> {
 /// # Errors
 /// When its certificate cannot be made.
 pub async fn start(
-    site: simulator::vcenter::site::Site,
+    site: simulator::vcenter::Site,
     speed: f64,
     files: std::collections::BTreeMap<String, String>,
     seams: &Seams,

@@ -49,10 +49,9 @@ pub async fn open_server(journal: Box<dyn apiserver::Journal>, seams: &Seams) ->
     let unusable = |error: &(dyn std::error::Error + 'static)| {
         Problem::new(Code::StateUnusable, "the API server cannot open its store").because(runtime::reconcile::explain(error))
     };
-    let crds = CrdSet::new(&api::crds()).map_err(|error| unusable(&error))?;
     let webhooks = Arc::new(api::Webhooks::default());
     let options = Options {
-        crds,
+        crds: CrdSet::from(api::crds()),
         admission: webhooks.clone(),
         conversion: webhooks,
         defects: seams.defects.clone(),

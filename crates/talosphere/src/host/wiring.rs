@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use controllers::Context;
+use controllers::workload::{Accessor, Parts};
 use runtime::reconcile::{HealthReport, Stores};
 use talos::client::grpc::GrpcDialer;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +51,14 @@ pub fn nodes(seams: &Seams) -> GrpcDialer {
 /// What controllers are handed.
 pub fn context(seams: &Seams, client: kube::Client, installation: String, token: &CancellationToken) -> Context {
     let stores = Stores::new(client.clone(), seams.clock.clone(), &seams.random, token.clone());
+    let workload = Accessor::new(Parts {
+        stores: stores.clone(),
+        random: seams.random.child("controllers"),
+        log: seams.log.clone(),
+        tls: seams.tls.clone(),
+        dialer: seams.dialer.clone(),
+        token: token.clone(),
+    });
     Context {
         client,
         stores,
@@ -60,7 +69,7 @@ pub fn context(seams: &Seams, client: kube::Client, installation: String, token:
         keys: seams.keys.clone(),
         vcenters: Arc::new(vcenters(seams, &installation)),
         talos: Arc::new(nodes(seams)),
-        workload: Arc::new(controllers::workload::Accessor::new()),
+        workload: Arc::new(workload),
         workload_proxy: seams.proxy.clone(),
         installation_id: installation,
     }
@@ -71,5 +80,8 @@ pub fn context(seams: &Seams, client: kube::Client, installation: String, token:
 /// # Errors
 /// What is not ready.
 pub fn readiness(report: &HealthReport) -> Result<(), String> {
-    if report.is_ready() { Ok(()) } else { Err(report.to_string()) }
+    if !report.is_running {
+        return Err("waiting for its first look at the objects".to_owned());
+    }
+    Ok(())
 }
