@@ -16,7 +16,7 @@ use crate::host::session::Session;
 use crate::problem::{Code, Problem};
 use crate::render::values::Values;
 use crate::seams::Seams;
-use crate::site::site;
+use crate::site::{Login, site};
 use crate::state::StateDirectory;
 
 /// The demo's own manifests, in the binary so that it needs no file.
@@ -36,6 +36,76 @@ fn owned(files: &[(&str, &str)]) -> Vec<(String, String)> {
     files.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
 }
 
+/// The demo's order and everything the simulator needs for it.
+#[derive(Debug)]
+pub struct Material {
+    /// Manifests and what belongs into the cluster: names and texts.
+    pub files: Vec<(String, String)>,
+    pub workload: Vec<(String, String)>,
+    /// What the simulator serves for URLs, by base name.
+    pub neighbours: std::collections::BTreeMap<String, String>,
+    /// Environment files, the simulator's own values first.
+    pub sources: Vec<(String, String)>,
+    pub environment: Environment,
+    pub login: Login,
+    pub set: Vec<String>,
+}
+
+impl Material {
+    /// What the simulated vCenter must contain.
+    ///
+    /// # Errors
+    /// As rendering does.
+    pub fn site(&self) -> Result<simulator::vcenter::Site, Problem> {
+        let values = Values::new(&self.set, self.environment.clone(), &self.sources)?;
+        site(&input::manifests(&self.files, &values)?.manifests, &self.login, &[])
+    }
+
+    /// The order, with the thumbprint that the simulated vCenter has.
+    ///
+    /// # Errors
+    /// As rendering does.
+    pub fn order(&self, thumbprint: &str, namespace: Option<&str>) -> Result<Order, Problem> {
+        let mut set = self.set.clone();
+        set.push(format!("VSPHERE_TLS_THUMBPRINT={thumbprint}"));
+        let values = Values::new(&set, self.environment.clone(), &self.sources)?;
+        let namespace = namespace.map(str::to_owned).or_else(|| values.non_empty("MGMT_NAMESPACE")).unwrap_or_else(|| "default".to_owned());
+        let (manifests, workload) = (input::manifests(&self.files, &values)?.manifests, input::manifests(&self.workload, &values)?.manifests);
+        Order::new(manifests, workload, &namespace, &values)
+    }
+}
+
+/// The demo's own files. They use their own values only: a clash of names with the user's environment would be a surprise.
+pub fn own_material(seams: &Seams) -> Material {
+    let environment = Environment::default();
+    let login = login(&environment, seams);
+    let mut sources = own_values(&login);
+    sources.push((EXAMPLE_VALUES.0.to_owned(), EXAMPLE_VALUES.1.to_owned()));
+    let files = owned(EXAMPLES);
+    Material { neighbours: neighbours(&[], &owned(EXAMPLE_NEIGHBOURS)), workload: owned(EXAMPLE_WORKLOAD), files, sources, environment, login, set: Vec::new() }
+}
+
+/// The user's files.
+fn material(args: &Demo, seams: &Seams) -> Result<Material, Problem> {
+    let mut material = if args.input.files.is_empty() {
+        own_material(seams)
+    } else {
+        let login = login(&seams.environment, seams);
+        Material {
+            files: input::read_all(&args.input.files)?,
+            workload: input::read_all(&args.workload)?,
+            neighbours: neighbours(&args.input.files, &[]),
+            sources: own_values(&login),
+            environment: seams.environment.clone(),
+            login,
+            set: Vec::new(),
+        }
+    };
+    material.sources.extend(input::read_all(&args.input.env_files)?);
+    material.set.clone_from(&args.input.set);
+    Ok(material)
+}
+
 /// A folder that goes with the demo.
 struct Scratch(PathBuf);
 
@@ -50,41 +120,22 @@ impl Drop for Scratch {
 /// # Errors
 /// With what stands in the way.
 pub async fn run(args: Demo, state: Option<PathBuf>, seams: &Seams) -> Result<(), Problem> {
-    // A clash of names between the demo and the user's own environment would be a surprise: the demo's own files use their own values.
-    let is_own = args.input.files.is_empty();
-    let (files, workload, further) = if is_own {
-        (owned(EXAMPLES), owned(EXAMPLE_WORKLOAD), owned(EXAMPLE_NEIGHBOURS))
-    } else {
-        (input::read_all(&args.input.files)?, input::read_all(&args.workload)?, Vec::new())
-    };
-    let environment = if is_own { Environment::default() } else { seams.environment.clone() };
-    let login = login(&environment, seams);
-    let mut sources = own_values(&login);
-    if is_own {
-        sources.push((EXAMPLE_VALUES.0.to_owned(), EXAMPLE_VALUES.1.to_owned()));
-    }
-    sources.extend(input::read_all(&args.input.env_files)?);
-    let first = Values::new(&args.input.set, environment.clone(), &sources)?;
-    let site = site(&input::manifests(&files, &first)?.manifests, &login, &[])?;
-    let namespace = first.non_empty("MGMT_NAMESPACE").unwrap_or_else(|| "default".to_owned());
-    let simulator = start(site, args.speed, neighbours(&args.input.files, &further), seams).await?;
-
-    // The manifests once more, with the thumbprint that the simulated vCenter has.
-    let mut set = args.input.set.clone();
-    set.push(format!("VSPHERE_TLS_THUMBPRINT={}", simulator.vcenter_thumbprint()));
-    let values = Values::new(&set, environment, &sources)?;
-    let order = Order::new(input::manifests(&files, &values)?.manifests, input::manifests(&workload, &values)?.manifests, &namespace, &values)?;
-
+    let material = material(&args, seams)?;
+    let simulator = start(material.site()?, args.speed, material.neighbours.clone(), seams).await?;
+    let order = material.order(&simulator.vcenter_thumbprint(), None)?;
     let proxy = TcpListener::bind("127.0.0.1:0").await.map_err(|error| Problem::new(Code::Network, "no port on loopback").because(error.to_string()))?;
     let address = proxy.local_addr().map_err(|error| Problem::new(Code::Network, "no port on loopback").because(error.to_string()))?;
-    simulator.serve_proxy(Box::new(proxy));
+    tokio::spawn({
+        let simulator = simulator.clone();
+        async move { simulator.serve_proxy(Box::new(proxy)).await }
+    });
     let seams = Seams { dialer: simulator.network(), proxy: Some(format!("http://{address}")), ..seams.clone() };
 
     let scratch = Scratch(std::env::temp_dir().join(format!("talosphere-demo-{}", std::process::id())));
     let directory = StateDirectory::open(&state.unwrap_or_else(|| scratch.0.clone()))?;
     let mut session = Session::changing(&directory, "demo", &seams).await?;
     let outcome = tokio::select! {
-        outcome = bring_up(&mut session, &order, &directory, std::time::Duration::from_secs(3600), &seams) => outcome,
+        outcome = bring_up(&mut session, &order, Some(&directory), std::time::Duration::from_secs(3600), &seams) => outcome,
         () = interrupted() => Err(Problem::new(Code::Interrupted, "interrupted")),
     };
     if outcome.is_ok() && !args.exit_when_ready {

@@ -1,6 +1,8 @@
 //! `simulate`: a vCenter and a VM network in the place of real ones, for any client.
 
-use simulator::Simulator;
+use std::sync::Arc;
+
+use simulator::{Latency, Simulator};
 use tokio::net::TcpListener;
 
 use super::{input, interrupted};
@@ -88,15 +90,20 @@ pub async fn run(args: Simulate, seams: &Seams) -> Result<(), Problem> {
         ("GOVC_INSECURE", "true".to_owned()),
     ];
     let text: String = exports.iter().map(|(name, value)| format!("export {name}={}\n", quoted(value))).collect();
-    simulator.serve_proxy(Box::new(proxy));
-    simulator.serve_vcenter(Box::new(vcenter));
     seams.printer.data(&text);
     seams.printer.line(format!("the vCenter {server} is simulated; evaluate the lines above in the shell that runs `talosphere up`"));
-    interrupted().await;
+    tokio::select! {
+        () = simulator.serve_proxy(Box::new(proxy)) => {}
+        () = simulator.serve_vcenter(Box::new(vcenter)) => {}
+        () = interrupted() => {}
+    }
     Ok(())
 }
 
-/// A simulator for a site.
+/// By what real times are divided at `--speed 1`, so that a cluster is there in about ten seconds.
+const REAL_TO_DEMO: f64 = 10.0;
+
+/// A simulator for a site. `files` are served for the URLs of machine configurations, by base name.
 ///
 /// # Errors
 /// When its certificate cannot be made.
@@ -105,9 +112,16 @@ pub async fn start(
     speed: f64,
     files: std::collections::BTreeMap<String, String>,
     seams: &Seams,
-) -> Result<Simulator, Problem> {
-    let config = simulator::Config::new(site, seams.clock.clone(), seams.random.child("simulator"), seams.log.clone(), seams.tls.clone(), seams.keys.clone())
-        .speed(speed)
-        .files(files);
-    Simulator::start(config).await.map_err(|error| Problem::new(Code::Internal, "the simulator cannot start").because(runtime::reconcile::explain(&error)))
+) -> Result<Arc<Simulator>, Problem> {
+    if !speed.is_finite() || speed < 0.0 {
+        return Err(Problem::new(Code::BadFlag, format!("--speed {speed} is not a factor")).remedy("0 for no delays, 1 for about ten seconds, 10 for one"));
+    }
+    let factor = if speed > 0.0 { 1.0 / (REAL_TO_DEMO * speed) } else { 0.0 };
+    let (clock, random) = (seams.clock.clone(), seams.random.child("simulator"));
+    let mut config = simulator::Config::new(site, clock, random, seams.log.clone(), seams.tls.clone(), seams.keys.clone());
+    config.latency = Latency::scaled(factor);
+    config.files = files;
+    let started = Simulator::start(config).await;
+    let simulator = started.map_err(|error| Problem::new(Code::Internal, "the simulator cannot start").because(runtime::reconcile::explain(&error)))?;
+    Ok(Arc::new(simulator))
 }

@@ -119,25 +119,26 @@ pub async fn run(args: &Up, directory: &StateDirectory, seams: &Seams) -> Result
     let order = order(args, seams)?;
     let mut session = Session::changing(directory, "up", seams).await?;
     let outcome = tokio::select! {
-        outcome = bring_up(&mut session, &order, directory, timeout, seams) => outcome,
+        outcome = bring_up(&mut session, &order, Some(directory), timeout, seams) => outcome,
         () = interrupted() => Err(Problem::new(Code::Interrupted, "interrupted; what was reached is kept").remedy("run the same command again to continue")),
     };
     session.close(seams).await;
     outcome
 }
 
-/// Applies an order and waits until its clusters are ready.
+/// Applies an order and waits until its clusters are ready; their credentials are written into `directory`, when there is one.
 ///
 /// # Errors
 /// With what stands in the way.
-pub async fn bring_up(session: &mut Session, order: &Order, directory: &StateDirectory, timeout: Duration, seams: &Seams) -> Result<(), Problem> {
+pub async fn bring_up(session: &mut Session, order: &Order, directory: Option<&StateDirectory>, timeout: Duration, seams: &Seams) -> Result<(), Problem> {
     check(&session.api, order, seams).await?;
     apply(&session.api, order, seams).await?;
     for cluster in &order.clusters {
         wait(session, order, cluster, timeout, seams).await?;
-        let access = clusters::write(&session.api, directory, &order.namespace, cluster).await?;
         seams.printer.line(format!("Cluster {cluster} is ready"));
         clusters::warn_of_taints(&session.api, &order.namespace, cluster, !order.workload.is_empty(), seams).await;
+        let Some(directory) = directory else { continue };
+        let access = clusters::write(&session.api, directory, &order.namespace, cluster).await?;
         seams.printer.note(format!("  kubectl --kubeconfig {} get nodes", access.kubeconfig.display()));
         seams.printer.note(format!("  talosctl --talosconfig {} version", access.talosconfig.display()));
     }

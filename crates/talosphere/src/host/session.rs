@@ -17,8 +17,8 @@ use crate::state::StateDirectory;
 pub struct Session {
     pub api: Api,
     host: Option<Host>,
-    directory: StateDirectory,
-    command: String,
+    /// None for an API that is not found through a state directory.
+    place: Option<(StateDirectory, String)>,
 }
 
 /// For how long a directory that is owned, but whose owner does not answer yet, is waited for.
@@ -50,6 +50,11 @@ impl Session {
         Ok(session)
     }
 
+    /// Over an API that is at hand and does not go away.
+    pub fn over(api: Api) -> Self {
+        Self { api, host: None, place: None }
+    }
+
     async fn open(directory: &StateDirectory, command: &str, seams: &Seams, work: impl Fn() -> Work) -> Result<Self, Problem> {
         let limit = seams.clock.instant() + PATIENCE;
         loop {
@@ -57,13 +62,13 @@ impl Session {
                 let host = Host::start(seams, ownership, work(), "127.0.0.1:0", command).await?;
                 host.ready().await;
                 let api = Api::new(host.client());
-                return Ok(Self { api, host: Some(host), directory: directory.clone(), command: command.to_owned() });
+                return Ok(Self { api, host: Some(host), place: Some((directory.clone(), command.to_owned())) });
             }
             if let Some(owner) = directory.owner() {
                 let pki = Pki::open(directory, seams).await?;
                 let api = Api::new(pki.client(&owner.address, seams)?);
                 if api.send(http::Method::GET, "/version", None, None).await.is_ok() {
-                    return Ok(Self { api, host: None, directory: directory.clone(), command: command.to_owned() });
+                    return Ok(Self { api, host: None, place: Some((directory.clone(), command.to_owned())) });
                 }
             }
             if seams.clock.instant() >= limit {
@@ -77,9 +82,9 @@ impl Session {
         }
     }
 
-    /// Whether this process owns the directory.
+    /// Whether the API is this process's own, and stays.
     pub fn is_owner(&self) -> bool {
-        self.host.is_some()
+        self.host.is_some() || self.place.is_none()
     }
 
     /// The host, when it is ours.
@@ -92,13 +97,12 @@ impl Session {
     /// # Errors
     /// As [`Session::changing`].
     pub async fn again(&mut self, seams: &Seams) -> Result<(), Problem> {
-        if self.host.is_none() {
-            let next = Self::changing(&self.directory, &self.command, seams).await?;
-            self.api = next.api;
-            self.host = next.host;
-            if self.host.is_some() {
-                seams.printer.line("the owner of the state directory ended; this command goes on in its place");
-            }
+        let (None, Some((directory, command))) = (&self.host, self.place.clone()) else { return Ok(()) };
+        let next = Self::changing(&directory, &command, seams).await?;
+        self.api = next.api;
+        self.host = next.host;
+        if self.host.is_some() {
+            seams.printer.line("the owner of the state directory ended; this command goes on in its place");
         }
         Ok(())
     }

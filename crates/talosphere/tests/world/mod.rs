@@ -1,0 +1,140 @@
+//! A whole world in one process on paused time: the simulator, the API server, every controller, and the rule checker beside them.
+//!
+//! Everything above the wires is the product. One seed decides everything; the canonical log of two runs of one seed is the same text.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use apiserver::{ApiServer, MemoryJournal, User};
+use controllers::{Running, Selection};
+use runtime::clock::Clock;
+use runtime::defects::Defects;
+use runtime::keys::Prepared;
+use runtime::log::Log;
+use runtime::random::Random;
+use runtime::tls::Tls;
+use simulator::Simulator;
+use talosphere::apply::Api;
+use talosphere::commands::demo::{Material, own_material};
+use talosphere::commands::up::bring_up;
+use talosphere::commands::simulate;
+use talosphere::environment::Environment;
+use talosphere::host::session::Session;
+use talosphere::host::{open_server, wiring};
+use talosphere::output::Printer;
+use talosphere::problem::Problem;
+use talosphere::seams::Seams;
+use tokio_util::sync::CancellationToken;
+
+/// When every world begins.
+pub const BEGINNING: &str = "2026-03-01T08:00:00Z";
+/// Virtual time in which everything asked of a world must happen.
+pub const PATIENCE: Duration = Duration::from_secs(3600);
+
+/// What differs between worlds.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub seed: u64,
+    /// As `--speed`: 0 without any delay.
+    pub speed: f64,
+    /// `NAME=VALUE`.
+    pub set: Vec<String>,
+    pub defects: Defects,
+    /// The user's own files instead of the examples.
+    pub material: Option<fn() -> Material>,
+}
+
+impl Setup {
+    /// The examples with these numbers of machines.
+    pub fn new(seed: u64, control_planes: u32, workers: u32) -> Self {
+        let set = vec![format!("CONTROL_PLANE_MACHINE_COUNT={control_planes}"), format!("WORKER_MACHINE_COUNT={workers}")];
+        Self { seed, speed: 1.0, set, defects: Defects::none(), material: None }
+    }
+}
+
+/// A running world.
+pub struct World {
+    pub seams: Seams,
+    pub simulator: Arc<Simulator>,
+    pub journal: MemoryJournal,
+    pub server: ApiServer,
+    pub material: Material,
+    running: Option<Running>,
+    token: CancellationToken,
+}
+
+/// Runs `body` on a runtime of its own: one thread, paused time, a seeded scheduler.
+pub fn run<T>(seed: u64, body: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_be_bytes()))
+        .build()
+        .unwrap();
+    runtime.block_on(body)
+}
+
+impl World {
+    /// Starts everything.
+    pub async fn start(setup: &Setup) -> Self {
+        let clock = Clock::starting_at(BEGINNING.parse().unwrap());
+        let random = Random::seeded(setup.seed);
+        let log = Log::keeping(clock.clone());
+        let mut seams = Seams {
+            log,
+            defects: setup.defects.clone(),
+            keys: Arc::new(Prepared::new(random.child("keys"))),
+            tls: Tls::clear(clock.clone()),
+            dialer: Arc::new(runtime::net::MemoryNetwork::default()),
+            proxy: None,
+            environment: Environment::default(),
+            printer: Printer::tapped(clock.clone(), |_| {}),
+            clock,
+            random,
+        };
+        let mut material = setup.material.map_or_else(|| own_material(&seams), |material| material());
+        material.set.extend(setup.set.clone());
+        let simulator = simulate::start(material.site().unwrap(), setup.speed, material.neighbours.clone(), &seams).await.unwrap();
+        seams.dialer = simulator.network();
+        let journal = MemoryJournal::new();
+        let (server, running, token) = Self::host(&journal, &seams).await;
+        Self { seams, simulator, journal, server, material, running: Some(running), token }
+    }
+
+    async fn host(journal: &MemoryJournal, seams: &Seams) -> (ApiServer, Running, CancellationToken) {
+        let server = open_server(Box::new(journal.clone()), seams).await.unwrap();
+        let token = CancellationToken::new();
+        let context = wiring::context(seams, server.client(&User::admin("system:talosphere")), "world".to_owned(), &token);
+        let running = controllers::start(&context, &Selection::all(), &token);
+        running.ready().await;
+        (server, running, token)
+    }
+
+    /// The administrator's way to the API.
+    pub fn api(&self) -> Api {
+        Api::new(self.server.client(&User::admin("admin")))
+    }
+
+    /// Brings the material's cluster up, as the command does.
+    pub async fn up(&self) -> Result<(), Problem> {
+        let order = self.material.order(&self.simulator.vcenter_thumbprint(), Some("default")).unwrap();
+        bring_up(&mut Session::over(self.api()), &order, None, PATIENCE, &self.seams).await
+    }
+
+    /// The canonical log so far.
+    pub fn log(&self) -> String {
+        self.seams.log.entries().iter().map(|entry| format!("{entry}\n")).collect()
+    }
+
+    /// Ends the controllers and the API server at once, wherever they are, and starts new ones on the same journal.
+    pub async fn restart(&mut self) {
+        self.token.cancel();
+        drop(self.running.take());
+        self.server.clone().close().await;
+        let (server, running, token) = Self::host(&self.journal, &self.seams).await;
+        self.server = server;
+        self.running = Some(running);
+        self.token = token;
+    }
+}
