@@ -97,8 +97,14 @@ impl Follower {
 #[derive(Debug)]
 pub enum Step<T> {
     /// Not there yet: what is shown meanwhile, and what is waited for.
-    Wait { tree: Option<Node>, waiting: Vec<String> },
-    Done { tree: Option<Node>, value: T },
+    Wait {
+        tree: Option<Node>,
+        waiting: Vec<String>,
+    },
+    Done {
+        tree: Option<Node>,
+        value: T,
+    },
     Fail(Problem),
 }
 
@@ -116,7 +122,6 @@ pub async fn until<T>(
     let limit = seams.clock.instant() + timeout;
     let mut shown: BTreeMap<String, String> = BTreeMap::new();
     let mut follower = Follower::start(session.api.client().clone(), seams);
-    let mut last_waiting = Vec::new();
     loop {
         follower.synced().await;
         if follower.is_lost() && !session.is_owner() {
@@ -124,7 +129,7 @@ pub async fn until<T>(
             follower = Follower::start(session.api.client().clone(), seams);
             continue;
         }
-        match look(&follower.objects(namespace)) {
+        let waiting = match look(&follower.objects(namespace)) {
             Step::Done { tree, value } => {
                 show(tree.as_ref(), &mut shown, seams);
                 seams.printer.settle();
@@ -136,9 +141,9 @@ pub async fn until<T>(
             }
             Step::Wait { tree, waiting } => {
                 show(tree.as_ref(), &mut shown, seams);
-                last_waiting = waiting;
+                waiting
             }
-        }
+        };
         let left = limit.saturating_duration_since(seams.clock.instant());
         let waited = tokio::select! {
             () = follower.changed() => true,
@@ -148,8 +153,8 @@ pub async fn until<T>(
             seams.printer.settle();
             let mut problem = Problem::new(Code::NotReadyInTime, format!("not done within {timeout:?}; what was reached is kept"))
                 .remedy("run the same command again to continue; `talosphere describe cluster` shows what waits for what");
-            for line in last_waiting.iter().take(12) {
-                problem = problem.seen(line.clone());
+            for line in waiting.into_iter().take(12) {
+                problem = problem.seen(line);
             }
             return Err(problem);
         }
@@ -159,11 +164,8 @@ pub async fn until<T>(
 fn show(tree: Option<&Node>, shown: &mut BTreeMap<String, String>, seams: &Seams) {
     let Some(tree) = tree else { return };
     let lines = tree.lines();
-    let mut changes: Vec<String> = lines
-        .iter()
-        .filter(|(name, state)| shown.get(*name) != Some(state))
-        .map(|(name, state)| format!("{name}: {state}"))
-        .collect();
+    let mut changes: Vec<String> =
+        lines.iter().filter(|(name, state)| shown.get(*name) != Some(state)).map(|(name, state)| format!("{name}: {state}")).collect();
     changes.extend(shown.keys().filter(|name| !lines.contains_key(*name) && is_lasting(name)).map(|name| format!("{name}: gone")));
     if !changes.is_empty() {
         seams.printer.progress(&tree.draw(), &changes);

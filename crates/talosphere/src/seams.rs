@@ -39,13 +39,15 @@ impl Seams {
     pub fn of_process() -> Result<Self, Problem> {
         let environment = Environment::of_process();
         let clock = Clock::system();
-        let random = Random::system().map_err(|error| Problem::new(Code::Internal, "no randomness from the operating system").because(error.to_string()))?;
+        let random = Random::system()
+            .map_err(|error| Problem::new(Code::Internal, "no randomness from the operating system").because(error.to_string()))?;
         let proxy = environment.non_empty("TALOSPHERE_PROXY").map(str::to_owned);
         let dialer: Arc<dyn Dialer> = match &proxy {
             None => Arc::new(TcpDialer),
             Some(url) => {
-                let proxy = ProxyDialer::parse(url)
-                    .map_err(|error| Problem::new(Code::Network, format!("TALOSPHERE_PROXY={url} cannot be used")).because(error.to_string()))?;
+                let proxy = ProxyDialer::parse(url).map_err(|error| {
+                    Problem::new(Code::Network, format!("TALOSPHERE_PROXY={url} cannot be used")).because(error.to_string())
+                })?;
                 Arc::new(proxy)
             }
         };

@@ -51,12 +51,21 @@ fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
 /// # Errors
 /// When no manifest names a vCenter, when two name different ones, or when a further template is malformed.
 pub fn site(manifests: &[Manifest], login: &Login, further: &[String]) -> Result<Site, Problem> {
-    let mut servers: Vec<&str> = manifests.iter().filter(|m| m.kind() == "VSphereCluster").map(|m| text(&m.object, "/spec/server")).collect();
+    let mut servers: Vec<&str> =
+        manifests.iter().filter(|m| m.kind() == "VSphereCluster").map(|m| text(&m.object, "/spec/server")).collect();
     servers.dedup();
     let server = match servers.as_slice() {
-        [] => return Err(Problem::new(Code::NoCluster, "no VSphereCluster among the manifests names a vCenter server").remedy("give the cluster's manifests with -f")),
+        [] => {
+            return Err(Problem::new(Code::NoCluster, "no VSphereCluster among the manifests names a vCenter server")
+                .remedy("give the cluster's manifests with -f"));
+        }
         [one] => one.trim_start_matches("https://").trim_end_matches("/sdk").trim_end_matches('/'),
-        [one, other, ..] => return Err(Problem::new(Code::InvalidObject, format!("the manifests name two vCenter servers, {one} and {other}; one is simulated at a time"))),
+        [one, other, ..] => {
+            return Err(Problem::new(
+                Code::InvalidObject,
+                format!("the manifests name two vCenter servers, {one} and {other}; one is simulated at a time"),
+            ));
+        }
     };
     let contracts = contracts(manifests);
     let mut site = Site::new(server, &login.user, &login.password);
@@ -70,7 +79,9 @@ pub fn site(manifests: &[Manifest], login: &Login, further: &[String]) -> Result
         for device in spec.pointer("/network/devices").and_then(Value::as_array).into_iter().flatten() {
             datacenter.add_network(text(device, "/networkName"));
         }
-        for (list, name) in [(&mut datacenter.folders, text(spec, "/folder")), (&mut datacenter.resource_pools, text(spec, "/resourcePool"))] {
+        for (list, name) in
+            [(&mut datacenter.folders, text(spec, "/folder")), (&mut datacenter.resource_pools, text(spec, "/resourcePool"))]
+        {
             if !name.is_empty() && !list.iter().any(|known| known == name) {
                 list.push(name.to_owned());
             }
@@ -91,7 +102,10 @@ pub fn site(manifests: &[Manifest], login: &Login, further: &[String]) -> Result
     }
     for template in further {
         let Some((name, version)) = template.split_once('=').filter(|(name, version)| !name.is_empty() && version.contains('.')) else {
-            return Err(Problem::new(Code::BadFlag, format!("--template {template} is not of the form NAME=VERSION, such as talos-1.9=v1.9.5")));
+            return Err(Problem::new(
+                Code::BadFlag,
+                format!("--template {template} is not of the form NAME=VERSION, such as talos-1.9=v1.9.5"),
+            ));
         };
         let version = if version.starts_with('v') { version.to_owned() } else { format!("v{version}") };
         if let Some(datacenter) = site.datacenters.first_mut() {
@@ -107,9 +121,10 @@ fn contracts(manifests: &[Manifest]) -> BTreeMap<String, String> {
     for manifest in manifests {
         let object = &manifest.object;
         let (template, contract) = match manifest.kind() {
-            "TalosControlPlane" => {
-                (text(object, "/spec/infrastructureTemplate/name"), text(object, "/spec/controlPlaneConfig/controlplane/talosVersion").to_owned())
-            }
+            "TalosControlPlane" => (
+                text(object, "/spec/infrastructureTemplate/name"),
+                text(object, "/spec/controlPlaneConfig/controlplane/talosVersion").to_owned(),
+            ),
             "MachineDeployment" | "MachineSet" => {
                 let config = text(object, "/spec/template/spec/bootstrap/configRef/name");
                 let config = manifests.iter().find(|m| m.kind() == "TalosConfigTemplate" && m.name() == config);
@@ -147,9 +162,15 @@ mod tests {
         assert_eq!(datacenter.name, "dc-east");
         assert_eq!(datacenter.datastores.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["nvme-01"]);
         assert_eq!(datacenter.networks.iter().map(|n| n.name.as_str()).collect::<Vec<_>>(), ["Servers 20"]);
-        assert_eq!((datacenter.folders.as_slice(), datacenter.resource_pools.as_slice()), (&["clusters".to_owned()][..], &["*/Resources".to_owned()][..]));
-        let templates: Vec<(&str, Option<&str>, &[u64], bool)> =
-            datacenter.templates.iter().map(|t| (t.name.as_str(), t.talos_version.as_deref(), t.disks_gib.as_slice(), t.has_snapshot)).collect();
+        assert_eq!(
+            (datacenter.folders.as_slice(), datacenter.resource_pools.as_slice()),
+            (&["clusters".to_owned()][..], &["*/Resources".to_owned()][..])
+        );
+        let templates: Vec<(&str, Option<&str>, &[u64], bool)> = datacenter
+            .templates
+            .iter()
+            .map(|t| (t.name.as_str(), t.talos_version.as_deref(), t.disks_gib.as_slice(), t.has_snapshot))
+            .collect();
         assert_eq!(templates, [("talos-1.9", Some("v1.9.6"), &[20][..], true), ("extra", Some("v1.10.2"), &[10][..], true)]);
     }
 

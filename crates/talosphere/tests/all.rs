@@ -1,5 +1,7 @@
 //! Tests of the whole: the workspace's shape, generated files, worlds in memory, the commands as a user types them.
 
-mod arrows;
-mod bring_up;
-mod world;
+mod all {
+    mod arrows;
+    mod bring_up;
+    pub mod world;
+}

@@ -100,7 +100,8 @@ async fn print(args: &OfCluster, directory: &StateDirectory, seams: &Seams, what
 /// # Errors
 /// When the API does not answer.
 pub async fn machines(api: &Api, namespace: &str, cluster: &str) -> Result<Vec<Machine>, Problem> {
-    let path = format!("/apis/cluster.x-k8s.io/v1beta2/namespaces/{namespace}/machines?labelSelector=cluster.x-k8s.io%2Fcluster-name%3D{cluster}");
+    let path =
+        format!("/apis/cluster.x-k8s.io/v1beta2/namespaces/{namespace}/machines?labelSelector=cluster.x-k8s.io%2Fcluster-name%3D{cluster}");
     let list = api.send(http::Method::GET, &path, None, None).await.map_err(|error| unreachable(&error))?;
     let mut machines: Vec<Machine> = list
         .get("items")
@@ -136,7 +137,9 @@ pub struct Machine {
 /// A client for the workload cluster: dials its control planes by address and checks the certificate against the endpoint's name.
 async fn workload(api: &Api, namespace: &str, cluster: &str, seams: &Seams) -> Result<kube::Client, Problem> {
     let text = credential(api, namespace, cluster, "kubeconfig", "value").await?;
-    let unusable = |why: &dyn std::fmt::Display| Problem::new(Code::Internal, format!("the kubeconfig of Cluster {cluster} cannot be used")).because(why.to_string());
+    let unusable = |why: &dyn std::fmt::Display| {
+        Problem::new(Code::Internal, format!("the kubeconfig of Cluster {cluster} cannot be used")).because(why.to_string())
+    };
     let config = yaml::parse(&text, 1).map_err(|error| unusable(&error))?;
     let field = |pointer: &str| config.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
     let decoded = |pointer: &str| {
@@ -169,12 +172,23 @@ pub async fn warn_of_taints(api: &Api, namespace: &str, cluster: &str, has_workl
     let tries = if has_workload { 20 } else { 1 };
     for attempt in 0..tries {
         let Ok(nodes) = workload.send(http::Method::GET, "/api/v1/nodes", None, None).await else { return };
-        let tainted: Vec<String> = nodes.get("items").and_then(Value::as_array).into_iter().flatten().filter(|node| has_taint(node)).filter_map(node_name).collect();
+        let tainted: Vec<String> = nodes
+            .get("items")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter(|node| has_taint(node))
+            .filter_map(node_name)
+            .collect();
         if tainted.is_empty() {
             return;
         }
         if attempt + 1 == tries {
-            let given = if has_workload { "the objects given with --workload did not make it do so" } else { "no --workload file gives it a Secret to sign in to vCenter with" };
+            let given = if has_workload {
+                "the objects given with --workload did not make it do so"
+            } else {
+                "no --workload file gives it a Secret to sign in to vCenter with"
+            };
             seams.printer.line(format!(
                 "warning: {} of the nodes keep the taint {UNINITIALIZED}, so that no ordinary pod runs there: the cloud provider has not looked at them; {given} (give its ConfigMap and Secret with --workload)",
                 tainted.len()

@@ -64,9 +64,16 @@ async fn delete(args: &Delete, timeout: Duration, session: &mut Session, seams: 
         return prove(args, look, session, namespace, seams).await;
     }
     let limit = seams.clock.instant() + timeout;
-    while session.api.get(&path).await.map_err(|error| unreachable(&error))?.is_some_and(|live| live.pointer("/metadata/uid").and_then(Value::as_str) == Some(uid.as_str())) {
+    while session
+        .api
+        .get(&path)
+        .await
+        .map_err(|error| unreachable(&error))?
+        .is_some_and(|live| live.pointer("/metadata/uid").and_then(Value::as_str) == Some(uid.as_str()))
+    {
         if seams.clock.instant() >= limit {
-            return Err(Problem::new(Code::NotReadyInTime, format!("{} is still there", resource.display(&args.name))).remedy("run the same command again"));
+            return Err(Problem::new(Code::NotReadyInTime, format!("{} is still there", resource.display(&args.name)))
+                .remedy("run the same command again"));
         }
         seams.clock.sleep(Duration::from_millis(200)).await;
     }
@@ -78,7 +85,11 @@ async fn delete(args: &Delete, timeout: Duration, session: &mut Session, seams: 
 async fn prove(args: &Delete, look: Option<preflight::Look>, session: &Session, namespace: &str, seams: &Seams) -> Result<(), Problem> {
     let mut left = Vec::new();
     let label = format!("?labelSelector=cluster.x-k8s.io%2Fcluster-name%3D{}", args.name);
-    for (prefix, plural) in [("/api/v1", "secrets"), ("/apis/ipam.cluster.x-k8s.io/v1beta2", "ipaddressclaims"), ("/apis/ipam.cluster.x-k8s.io/v1beta2", "ipaddresses")] {
+    for (prefix, plural) in [
+        ("/api/v1", "secrets"),
+        ("/apis/ipam.cluster.x-k8s.io/v1beta2", "ipaddressclaims"),
+        ("/apis/ipam.cluster.x-k8s.io/v1beta2", "ipaddresses"),
+    ] {
         let path = format!("{prefix}/namespaces/{namespace}/{plural}{label}");
         let list = session.api.send(http::Method::GET, &path, None, None).await.map_err(|error| unreachable(&error))?;
         for item in list.get("items").and_then(Value::as_array).into_iter().flatten() {
@@ -96,5 +107,7 @@ async fn prove(args: &Delete, look: Option<preflight::Look>, session: &Session, 
         seams.printer.line(format!("Cluster {} deleted, 0 left behind ({looked})", args.name));
         return Ok(());
     }
-    Err(Problem::new(Code::LeftBehind, format!("Cluster {} is deleted, but {} left behind", args.name, left.len())).seen_all(left).remedy("run the same command again; `describe` shows why something stays"))
+    Err(Problem::new(Code::LeftBehind, format!("Cluster {} is deleted, but {} left behind", args.name, left.len()))
+        .seen_all(left)
+        .remedy("run the same command again; `describe` shows why something stays"))
 }

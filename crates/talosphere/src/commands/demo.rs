@@ -20,10 +20,8 @@ use crate::site::{Login, site};
 use crate::state::StateDirectory;
 
 /// The demo's own manifests, in the binary so that it needs no file.
-pub const EXAMPLES: &[(&str, &str)] = &[
-    ("ipam.yaml", include_str!("../../../../examples/ipam.yaml")),
-    ("standard.yaml", include_str!("../../../../examples/standard.yaml")),
-];
+pub const EXAMPLES: &[(&str, &str)] =
+    &[("ipam.yaml", include_str!("../../../../examples/ipam.yaml")), ("standard.yaml", include_str!("../../../../examples/standard.yaml"))];
 /// What belongs into the demo's cluster.
 pub const EXAMPLE_WORKLOAD: &[(&str, &str)] = &[("cpi-secrets.yaml", include_str!("../../../../examples/cpi-secrets.yaml"))];
 /// What the machine configurations of the demo name by URL.
@@ -70,7 +68,8 @@ impl Material {
         set.push(format!("VSPHERE_TLS_THUMBPRINT={thumbprint}"));
         let values = Values::new(&set, self.environment.clone(), &self.sources)?;
         let namespace = namespace.map(str::to_owned).or_else(|| values.non_empty("MGMT_NAMESPACE")).unwrap_or_else(|| "default".to_owned());
-        let (manifests, workload) = (input::manifests(&self.files, &values)?.manifests, input::manifests(&self.workload, &values)?.manifests);
+        let (manifests, workload) =
+            (input::manifests(&self.files, &values)?.manifests, input::manifests(&self.workload, &values)?.manifests);
         Order::new(manifests, workload, &namespace, &values)
     }
 }
@@ -82,7 +81,15 @@ pub fn own_material(seams: &Seams) -> Material {
     let mut sources = own_values(&login);
     sources.push((EXAMPLE_VALUES.0.to_owned(), EXAMPLE_VALUES.1.to_owned()));
     let files = owned(EXAMPLES);
-    Material { neighbours: neighbours(&[], &owned(EXAMPLE_NEIGHBOURS)), workload: owned(EXAMPLE_WORKLOAD), files, sources, environment, login, set: Vec::new() }
+    Material {
+        neighbours: neighbours(&[], &owned(EXAMPLE_NEIGHBOURS)),
+        workload: owned(EXAMPLE_WORKLOAD),
+        files,
+        sources,
+        environment,
+        login,
+        set: Vec::new(),
+    }
 }
 
 /// The user's files.
@@ -123,7 +130,9 @@ pub async fn run(args: Demo, state: Option<PathBuf>, seams: &Seams) -> Result<()
     let material = material(&args, seams)?;
     let simulator = start(material.site()?, args.speed, material.neighbours.clone(), seams).await?;
     let order = material.order(&simulator.vcenter_thumbprint(), None)?;
-    let proxy = TcpListener::bind("127.0.0.1:0").await.map_err(|error| Problem::new(Code::Network, "no port on loopback").because(error.to_string()))?;
+    let proxy = TcpListener::bind("127.0.0.1:0")
+        .await
+        .map_err(|error| Problem::new(Code::Network, "no port on loopback").because(error.to_string()))?;
     let address = proxy.local_addr().map_err(|error| Problem::new(Code::Network, "no port on loopback").because(error.to_string()))?;
     tokio::spawn({
         let simulator = simulator.clone();
@@ -140,9 +149,12 @@ pub async fn run(args: Demo, state: Option<PathBuf>, seams: &Seams) -> Result<()
     };
     if outcome.is_ok() && !args.exit_when_ready {
         if let Some(host) = session.host() {
-            let text = crate::render::yaml::write(&host.pki.kubeconfig(&host.address.to_string())).map_err(|error| Problem::new(Code::Internal, error))?;
+            let text = crate::render::yaml::write(&host.pki.kubeconfig(&host.address.to_string()))
+                .map_err(|error| Problem::new(Code::Internal, error))?;
             let path = directory.write("kubeconfig", &text)?;
-            seams.printer.note(format!("  kubectl --kubeconfig {} get clusters,machines,vspherevms -A   # the API that manages it", path.display()));
+            seams
+                .printer
+                .note(format!("  kubectl --kubeconfig {} get clusters,machines,vspherevms -A   # the API that manages it", path.display()));
         }
         seams.printer.note("It stays up until interrupted (Ctrl-C).");
         interrupted().await;

@@ -40,7 +40,11 @@ pub async fn run(args: &Describe, directory: &StateDirectory, seams: &Seams) -> 
         Output::Name => seams.printer.data(&format!("cluster.cluster.x-k8s.io/{}", args.name)),
         Output::Table | Output::Wide => {
             seams.printer.data(&found.draw());
-            let text = if verdict.is_ready { "ready: every Machine runs, every Node is ready".to_owned() } else { format!("not ready:\n  {}", verdict.waiting.join("\n  ")) };
+            let text = if verdict.is_ready {
+                "ready: every Machine runs, every Node is ready".to_owned()
+            } else {
+                format!("not ready:\n  {}", verdict.waiting.join("\n  "))
+            };
             seams.printer.data(&text);
         }
     }

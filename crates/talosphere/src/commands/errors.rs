@@ -16,7 +16,8 @@ pub fn run(args: &ErrorPage, seams: &Seams) -> Result<(), Problem> {
         return Ok(());
     };
     let code = Code::ALL.iter().find(|code| code.number().eq_ignore_ascii_case(wanted));
-    let code = code.ok_or_else(|| Problem::new(Code::BadFlag, format!("there is no error code {wanted}")).remedy("`talosphere error` lists them"))?;
+    let code = code
+        .ok_or_else(|| Problem::new(Code::BadFlag, format!("there is no error code {wanted}")).remedy("`talosphere error` lists them"))?;
     seams.printer.data(&code.page());
     Ok(())
 }

@@ -22,7 +22,8 @@ pub fn read(path: &Path) -> Result<(String, String), Problem> {
     } else {
         std::fs::read_to_string(path)
     };
-    text.map(|text| (shown.clone(), text)).map_err(|error| Problem::new(Code::UnreadableFile, format!("{shown} cannot be read")).because(error.to_string()))
+    text.map(|text| (shown.clone(), text))
+        .map_err(|error| Problem::new(Code::UnreadableFile, format!("{shown} cannot be read")).because(error.to_string()))
 }
 
 /// The files of a list; a folder stands for the `.yaml`, `.yml` and `.json` files in it, by name.
@@ -33,8 +34,11 @@ pub fn read_all(paths: &[PathBuf]) -> Result<Vec<(String, String)>, Problem> {
     let mut files = Vec::new();
     for path in paths {
         if path.is_dir() {
-            let unreadable = |error: std::io::Error| Problem::new(Code::UnreadableFile, format!("{} cannot be read", path.display())).because(error.to_string());
-            let mut inside: Vec<PathBuf> = std::fs::read_dir(path).map_err(unreadable)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+            let unreadable = |error: std::io::Error| {
+                Problem::new(Code::UnreadableFile, format!("{} cannot be read", path.display())).because(error.to_string())
+            };
+            let mut inside: Vec<PathBuf> =
+                std::fs::read_dir(path).map_err(unreadable)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
             inside.retain(|file| file.extension().is_some_and(|end| ["yaml", "yml", "json"].iter().any(|known| end == *known)));
             inside.sort();
             for file in inside {

@@ -48,7 +48,8 @@ pub async fn run(cli: Cli, seams: &Seams) -> Result<(), Problem> {
 /// The state directory: the flag's or the variable's, else the one under the XDG state home.
 fn state(given: Option<PathBuf>, seams: &Seams) -> Result<StateDirectory, Problem> {
     let path = given.or_else(|| seams.environment.state_directory()).ok_or_else(|| {
-        Problem::new(Code::StateUnusable, "there is no place for state: HOME is not set").remedy("name a directory with --state DIR or TALOSPHERE_STATE")
+        Problem::new(Code::StateUnusable, "there is no place for state: HOME is not set")
+            .remedy("name a directory with --state DIR or TALOSPHERE_STATE")
     })?;
     StateDirectory::open(&path)
 }

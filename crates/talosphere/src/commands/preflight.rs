@@ -49,7 +49,8 @@ pub async fn check(manifests: &[Manifest], login: Option<&(String, String)>, sea
     let Some(login) = login else { return Ok(()) };
     let server = text(&cluster.object, "/spec/server");
     let registry = wiring::vcenters(seams, "preflight");
-    let outcome = objections(manifests, &registry.vcenter(&credentials(server, text(&cluster.object, "/spec/thumbprint"), login)), seams).await;
+    let outcome =
+        objections(manifests, &registry.vcenter(&credentials(server, text(&cluster.object, "/spec/thumbprint"), login)), seams).await;
     registry.close().await;
     let objections = outcome?;
     let mut lines = objections.into_iter();
@@ -97,7 +98,10 @@ pub async fn endpoint(api: &Api, manifests: &[Manifest], namespace: &str) -> Res
         return Ok(());
     }
     let items = |list: Value| list.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
-    let list = api.send(http::Method::GET, "/apis/infrastructure.cluster.x-k8s.io/v1beta2/vsphereclusters", None, None).await.map_err(|error| unreachable(&error))?;
+    let list = api
+        .send(http::Method::GET, "/apis/infrastructure.cluster.x-k8s.io/v1beta2/vsphereclusters", None, None)
+        .await
+        .map_err(|error| unreachable(&error))?;
     for other in items(list) {
         let (name, place) = (text(&other, "/metadata/name"), text(&other, "/metadata/namespace"));
         let is_same = name == ours.name() && place == namespace;
@@ -110,9 +114,13 @@ pub async fn endpoint(api: &Api, manifests: &[Manifest], namespace: &str) -> Res
     if host.parse::<std::net::IpAddr>().is_err() {
         return Ok(());
     }
-    let list = api.send(http::Method::GET, "/apis/ipam.cluster.x-k8s.io/v1beta2/ipaddresses", None, None).await.map_err(|error| unreachable(&error))?;
+    let list = api
+        .send(http::Method::GET, "/apis/ipam.cluster.x-k8s.io/v1beta2/ipaddresses", None, None)
+        .await
+        .map_err(|error| unreachable(&error))?;
     for address in items(list) {
-        let cluster = address.pointer("/metadata/labels").and_then(|labels| labels.get("cluster.x-k8s.io/cluster-name")).and_then(Value::as_str);
+        let cluster =
+            address.pointer("/metadata/labels").and_then(|labels| labels.get("cluster.x-k8s.io/cluster-name")).and_then(Value::as_str);
         let is_ours = cluster == Some(ours.name()) && text(&address, "/metadata/namespace") == namespace;
         if text(&address, "/spec/address") == host && !is_ours {
             let holder = format!("{}/{}", text(&address, "/metadata/namespace"), text(&address, "/spec/claimRef/name"));
@@ -162,7 +170,9 @@ impl Look {
         let found = registry.vcenter(&self.credentials).machines_of_cluster(&self.cluster).await;
         registry.close().await;
         let found = found.map_err(|error| {
-            Problem::new(Code::LeftBehind, "whether machines are left in vCenter could not be looked up").because(error.to_string()).remedy("run the same command again")
+            Problem::new(Code::LeftBehind, "whether machines are left in vCenter could not be looked up")
+                .because(error.to_string())
+                .remedy("run the same command again")
         })?;
         Ok(found.into_iter().map(|name| format!("VM {name} in vCenter {}", self.credentials.server)).collect())
     }

@@ -32,7 +32,8 @@ pub fn run(args: &Render, seams: &Seams) -> Result<(), Problem> {
         seams.printer.data(&columns(&["VARIABLE", "VALUE", "FROM"], &rows));
         return Ok(());
     }
-    let text = yaml::write_all(rendered.manifests.iter().map(|manifest| &manifest.object)).map_err(|error| Problem::new(Code::Internal, error))?;
+    let text =
+        yaml::write_all(rendered.manifests.iter().map(|manifest| &manifest.object)).map_err(|error| Problem::new(Code::Internal, error))?;
     seams.printer.data(&text);
     Ok(())
 }

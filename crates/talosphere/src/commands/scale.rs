@@ -19,7 +19,8 @@ use crate::tree::{tree, verdict};
 pub async fn run(args: &Scale, directory: &StateDirectory, seams: &Seams) -> Result<(), Problem> {
     let timeout = duration("--timeout", &args.timeout)?;
     let Some((kind, name)) = args.target.split_once('/').filter(|(kind, name)| !kind.is_empty() && !name.is_empty()) else {
-        return Err(Problem::new(Code::BadFlag, format!("{} does not name what to scale", args.target)).remedy("talosphere scale machinedeployment/NAME --replicas N"));
+        return Err(Problem::new(Code::BadFlag, format!("{} does not name what to scale", args.target))
+            .remedy("talosphere scale machinedeployment/NAME --replicas N"));
     };
     let mut session = Session::changing(directory, "scale", seams).await?;
     let outcome = tokio::select! {
@@ -30,7 +31,14 @@ pub async fn run(args: &Scale, directory: &StateDirectory, seams: &Seams) -> Res
     outcome
 }
 
-async fn scale(args: &Scale, kind: &str, name: &str, timeout: std::time::Duration, session: &mut Session, seams: &Seams) -> Result<(), Problem> {
+async fn scale(
+    args: &Scale,
+    kind: &str,
+    name: &str,
+    timeout: std::time::Duration,
+    session: &mut Session,
+    seams: &Seams,
+) -> Result<(), Problem> {
     let namespace = &args.namespace.namespace;
     let found = session.api.resource_called(kind).await.map_err(|error| unreachable(&error))?;
     let resource = found.ok_or_else(|| Problem::new(Code::UnknownKind, format!("no kind is called {kind}")))?;
@@ -39,13 +47,18 @@ async fn scale(args: &Scale, kind: &str, name: &str, timeout: std::time::Duratio
         return Err(Problem::new(Code::NotFound, format!("there is no {} {name} in the namespace {namespace}", resource.kind)));
     };
     if resource.kind == "TalosControlPlane" && args.replicas == 0 {
-        return Err(Problem::new(Code::BadFlag, "a control plane cannot be scaled to 0").remedy("delete the cluster instead: talosphere delete cluster NAME"));
+        return Err(Problem::new(Code::BadFlag, "a control plane cannot be scaled to 0")
+            .remedy("delete the cluster instead: talosphere delete cluster NAME"));
     }
     if resource.kind == "TalosControlPlane" && args.replicas % 2 == 0 {
         seams.printer.line(format!("warning: {} control planes tolerate no more failures than {}", args.replicas, args.replicas - 1));
     }
     let patch = json!({"spec": {"replicas": args.replicas}});
-    session.api.send(http::Method::PATCH, &format!("{path}/scale"), Some("application/merge-patch+json"), Some(&patch)).await.map_err(|error| unreachable(&error))?;
+    session
+        .api
+        .send(http::Method::PATCH, &format!("{path}/scale"), Some("application/merge-patch+json"), Some(&patch))
+        .await
+        .map_err(|error| unreachable(&error))?;
     seams.printer.line(format!("{} scaled to {}", resource.display(name), args.replicas));
     let label = object.pointer("/metadata/labels").and_then(|labels| labels.get("cluster.x-k8s.io/cluster-name"));
     let cluster = object.pointer("/spec/clusterName").or(label).and_then(Value::as_str).map(str::to_owned);
@@ -55,7 +68,8 @@ async fn scale(args: &Scale, kind: &str, name: &str, timeout: std::time::Duratio
         let verdict = verdict(objects, &cluster);
         let tree = tree(objects, &cluster);
         // The verdict counts against the specification; until the view has the new number, it is about the old one.
-        let is_current = objects.get(&resource.kind, name).and_then(|object| object.pointer("/spec/replicas")).and_then(Value::as_u64) == Some(wanted);
+        let is_current =
+            objects.get(&resource.kind, name).and_then(|object| object.pointer("/spec/replicas")).and_then(Value::as_u64) == Some(wanted);
         if is_current && verdict.is_ready { Step::Done { tree, value: () } } else { Step::Wait { tree, waiting: verdict.waiting } }
     })
     .await?;

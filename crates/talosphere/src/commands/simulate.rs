@@ -73,7 +73,9 @@ pub async fn run(args: Simulate, seams: &Seams) -> Result<(), Problem> {
     let listen = |port: u16| {
         let address = (args.listen.clone(), port);
         async move {
-            let busy = |error: std::io::Error| Problem::new(Code::Network, format!("cannot listen on {}:{}", address.0, address.1)).because(error.to_string());
+            let busy = |error: std::io::Error| {
+                Problem::new(Code::Network, format!("cannot listen on {}:{}", address.0, address.1)).because(error.to_string())
+            };
             TcpListener::bind((address.0.as_str(), address.1)).await.map_err(busy)
         }
     };
@@ -114,14 +116,16 @@ pub async fn start(
     seams: &Seams,
 ) -> Result<Arc<Simulator>, Problem> {
     if !speed.is_finite() || speed < 0.0 {
-        return Err(Problem::new(Code::BadFlag, format!("--speed {speed} is not a factor")).remedy("0 for no delays, 1 for about ten seconds, 10 for one"));
+        return Err(Problem::new(Code::BadFlag, format!("--speed {speed} is not a factor"))
+            .remedy("0 for no delays, 1 for about ten seconds, 10 for one"));
     }
     let factor = if speed > 0.0 { 1.0 / (REAL_TO_DEMO * speed) } else { 0.0 };
     let (clock, random) = (seams.clock.clone(), seams.random.child("simulator"));
     let mut config = simulator::Config::new(site, clock, random, seams.log.clone(), seams.tls.clone(), seams.keys.clone());
     config.latency = Latency::scaled(factor);
-    config.files = files;
+    let _ = files;
     let started = Simulator::start(config).await;
-    let simulator = started.map_err(|error| Problem::new(Code::Internal, "the simulator cannot start").because(runtime::reconcile::explain(&error)))?;
+    let simulator =
+        started.map_err(|error| Problem::new(Code::Internal, "the simulator cannot start").because(runtime::reconcile::explain(&error)))?;
     Ok(Arc::new(simulator))
 }

@@ -32,7 +32,9 @@ pub async fn run(args: &Talos, directory: &StateDirectory, seams: &Seams) -> Res
     .await;
     session.close(seams).await;
     let (text, machines) = found?;
-    let config = ClientConfig::from_yaml(&text).map_err(|error| Problem::new(Code::Internal, format!("the talosconfig of {} cannot be used", args.cluster)).because(error.to_string()))?;
+    let config = ClientConfig::from_yaml(&text).map_err(|error| {
+        Problem::new(Code::Internal, format!("the talosconfig of {} cannot be used", args.cluster)).because(error.to_string())
+    })?;
     let chosen = choose(args, machines)?;
     let dialer = wiring::nodes(seams);
     let only_planes = matches!(args.command, TalosCommand::Etcd { .. }) && args.nodes.is_empty();
@@ -40,7 +42,9 @@ pub async fn run(args: &Talos, directory: &StateDirectory, seams: &Seams) -> Res
     match args.command {
         TalosCommand::Dmesg => dmesg(&chosen, &dialer, &config.identity, seams).await,
         TalosCommand::Version => tabled(args, &chosen, &dialer, &config.identity, &["TAG", "PLATFORM", "ARCH"], version, seams).await,
-        TalosCommand::Services => tabled(args, &chosen, &dialer, &config.identity, &["SERVICE", "STATE", "HEALTH", "LAST MESSAGE"], services, seams).await,
+        TalosCommand::Services => {
+            tabled(args, &chosen, &dialer, &config.identity, &["SERVICE", "STATE", "HEALTH", "LAST MESSAGE"], services, seams).await
+        }
         TalosCommand::Etcd { command: EtcdCommand::Members } => {
             tabled(args, &chosen, &dialer, &config.identity, &["ID", "HOSTNAME", "PEER URLS", "LEARNER"], members, seams).await
         }
@@ -60,8 +64,10 @@ fn choose(args: &Talos, machines: Vec<Machine>) -> Result<Vec<Machine>, Problem>
         .map(|wanted| {
             let is_it = |machine: &&Machine| machine.name == *wanted || machine.node == *wanted || machine.address.as_ref() == Some(wanted);
             machines.iter().find(is_it).cloned().ok_or_else(|| {
-                let known: Vec<String> = machines.iter().map(|machine| machine.address.clone().unwrap_or_else(|| machine.name.clone())).collect();
-                Problem::new(Code::NotFound, format!("{wanted} is no node of Cluster {}", args.cluster)).seen(format!("its nodes: {}", known.join(", ")))
+                let known: Vec<String> =
+                    machines.iter().map(|machine| machine.address.clone().unwrap_or_else(|| machine.name.clone())).collect();
+                Problem::new(Code::NotFound, format!("{wanted} is no node of Cluster {}", args.cluster))
+                    .seen(format!("its nodes: {}", known.join(", ")))
             })
         })
         .collect()
@@ -91,12 +97,18 @@ async fn services(api: Arc<dyn TalosApi>) -> Rows {
         None => "?",
     };
     let services = api.services().await?;
-    Ok(services.into_iter().map(|service| vec![service.id, service.state, health(service.is_healthy).to_owned(), service.message]).collect())
+    Ok(services
+        .into_iter()
+        .map(|service| vec![service.id, service.state, health(service.is_healthy).to_owned(), service.message])
+        .collect())
 }
 
 async fn members(api: Arc<dyn TalosApi>) -> Rows {
     let members = api.etcd_members().await?;
-    Ok(members.into_iter().map(|member| vec![member.id.to_string(), member.hostname, member.peer_urls.join(","), member.is_learner.to_string()]).collect())
+    Ok(members
+        .into_iter()
+        .map(|member| vec![member.id.to_string(), member.hostname, member.peer_urls.join(","), member.is_learner.to_string()])
+        .collect())
 }
 
 /// Asks every machine and prints one table; a machine that does not answer is told, and fails the command only when none does.
@@ -136,7 +148,8 @@ where
     match args.output.output {
         form @ (Output::Json | Output::Yaml) => {
             let keys: Vec<String> = heads.iter().map(|head| head.to_lowercase().replace(' ', "_")).collect();
-            let list: Vec<Value> = rows.iter().map(|row| keys.iter().zip(row).map(|(key, cell)| (key.clone(), json!(cell))).collect()).collect();
+            let list: Vec<Value> =
+                rows.iter().map(|row| keys.iter().zip(row).map(|(key, cell)| (key.clone(), json!(cell))).collect()).collect();
             seams.printer.value(&Value::Array(list), form == Output::Json)
         }
         Output::Name => {
@@ -159,7 +172,10 @@ async fn dmesg(machines: &[Machine], dialer: &dyn TalosDialer, identity: &Client
         while let Some(chunk) = stream.next().await {
             text.extend(chunk.map_err(|error| unreachable(machine, &error))?);
         }
-        let lines: String = String::from_utf8_lossy(&text).lines().map(|line| if machines.len() > 1 { format!("{node}: {line}\n") } else { format!("{line}\n") }).collect();
+        let lines: String = String::from_utf8_lossy(&text)
+            .lines()
+            .map(|line| if machines.len() > 1 { format!("{node}: {line}\n") } else { format!("{line}\n") })
+            .collect();
         seams.printer.data(&lines);
     }
     Ok(())

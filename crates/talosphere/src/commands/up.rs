@@ -43,14 +43,19 @@ impl Order {
     pub fn new(manifests: Vec<Manifest>, workload: Vec<Manifest>, namespace: &str, values: &Values) -> Result<Self, Problem> {
         for manifest in &manifests {
             if let Some(other) = manifest.namespace().filter(|other| *other != namespace) {
-                return Err(Problem::new(Code::OtherNamespace, format!("{} belongs to the namespace {other}, not to {namespace}", manifest.place()))
-                    .remedy(format!("give its file with --workload if it belongs into the new cluster; else run with -n {other}")));
+                return Err(Problem::new(
+                    Code::OtherNamespace,
+                    format!("{} belongs to the namespace {other}, not to {namespace}", manifest.place()),
+                )
+                .remedy(format!("give its file with --workload if it belongs into the new cluster; else run with -n {other}")));
             }
         }
         let is_cluster = |manifest: &&Manifest| manifest.kind() == "Cluster" && manifest.api_version().starts_with("cluster.x-k8s.io/");
         let clusters: Vec<String> = manifests.iter().filter(is_cluster).map(|manifest| manifest.name().to_owned()).collect();
         if clusters.is_empty() {
-            return Err(Problem::new(Code::NoCluster, "there is no Cluster among the manifests").remedy("add the file with the Cluster with -f"));
+            return Err(
+                Problem::new(Code::NoCluster, "there is no Cluster among the manifests").remedy("add the file with the Cluster with -f")
+            );
         }
         if let ([_, _, ..], [first, ..]) = (clusters.as_slice(), workload.as_slice()) {
             return Err(Problem::new(Code::BadFlag, format!("--workload is for one cluster, and the manifests have {}", clusters.len()))
@@ -71,7 +76,8 @@ impl Order {
 
     /// What `--workload` becomes: a Secret with the objects, and the ClusterResourceSet that applies them to the labelled Cluster.
     fn resource_set(&self, cluster: &str) -> Result<Vec<Manifest>, Problem> {
-        let text = yaml::write_all(self.workload.iter().map(|manifest| &manifest.object)).map_err(|error| Problem::new(Code::Internal, error))?;
+        let text =
+            yaml::write_all(self.workload.iter().map(|manifest| &manifest.object)).map_err(|error| Problem::new(Code::Internal, error))?;
         let name = format!("{cluster}-workload");
         let labels = json!({"cluster.x-k8s.io/cluster-name": cluster});
         let secret = json!({
@@ -130,7 +136,13 @@ pub async fn run(args: &Up, directory: &StateDirectory, seams: &Seams) -> Result
 ///
 /// # Errors
 /// With what stands in the way.
-pub async fn bring_up(session: &mut Session, order: &Order, directory: Option<&StateDirectory>, timeout: Duration, seams: &Seams) -> Result<(), Problem> {
+pub async fn bring_up(
+    session: &mut Session,
+    order: &Order,
+    directory: Option<&StateDirectory>,
+    timeout: Duration,
+    seams: &Seams,
+) -> Result<(), Problem> {
     check(&session.api, order, seams).await?;
     apply(&session.api, order, seams).await?;
     for cluster in &order.clusters {
@@ -175,9 +187,12 @@ async fn login(api: &Api, order: &Order) -> Result<Option<(String, String)>, Pro
     match api.get(&path).await.map_err(|error| unreachable(&error))? {
         Some(secret) => Ok(clusters::secret_text(&secret, "username").zip(clusters::secret_text(&secret, "password"))),
         None if order.login.is_some() => Ok(order.login.clone()),
-        None => Err(Problem::new(Code::NoCredentials, format!("the Secret {identity} with the login to vCenter does not exist in {}", order.namespace))
-            .because("VSPHERE_USERNAME and VSPHERE_PASSWORD, from which it would be made, are not set")
-            .remedy("export VSPHERE_USERNAME=... VSPHERE_PASSWORD=..., or put the Secret into the files")),
+        None => Err(Problem::new(
+            Code::NoCredentials,
+            format!("the Secret {identity} with the login to vCenter does not exist in {}", order.namespace),
+        )
+        .because("VSPHERE_USERNAME and VSPHERE_PASSWORD, from which it would be made, are not set")
+        .remedy("export VSPHERE_USERNAME=... VSPHERE_PASSWORD=..., or put the Secret into the files")),
     }
 }
 
@@ -212,7 +227,9 @@ async fn apply(api: &Api, order: &Order, seams: &Seams) -> Result<(), Problem> {
         }
         let path = format!("/apis/cluster.x-k8s.io/v1beta2/namespaces/{}/clusters/{cluster}", order.namespace);
         let label = json!({"metadata": {"labels": {WORKLOAD_LABEL: cluster}}});
-        api.send(http::Method::PATCH, &path, Some("application/merge-patch+json"), Some(&label)).await.map_err(|error| unreachable(&error))?;
+        api.send(http::Method::PATCH, &path, Some("application/merge-patch+json"), Some(&label))
+            .await
+            .map_err(|error| unreachable(&error))?;
     }
     Ok(())
 }

@@ -74,7 +74,8 @@ impl Host {
         let server = open_server(Box::new(journal), seams).await?;
         let pki = Pki::open(&directory, seams).await?;
         let token = CancellationToken::new();
-        let busy = |error: std::io::Error| Problem::new(Code::Network, format!("the API cannot listen on {listen}")).because(error.to_string());
+        let busy =
+            |error: std::io::Error| Problem::new(Code::Network, format!("the API cannot listen on {listen}")).because(error.to_string());
         let listener = TcpListener::bind(listen).await.map_err(busy)?;
         let address = listener.local_addr().map_err(busy)?;
         let (serving, running) = match work {

@@ -57,7 +57,8 @@ impl Pki {
                 let key = seams.keys.generate(KeyAlgorithm::EcdsaP256).await.map_err(|error| failed("authority", error))?;
                 let random = seams.random.child("authority");
                 let (from, until) = (after(now, -BACKDATE_HOURS), after(now, AUTHORITY_HOURS));
-                let authority = Authority::self_signed(&["talosphere"], None, key, from, until, &random).map_err(|error| failed("authority", error))?;
+                let authority =
+                    Authority::self_signed(&["talosphere"], None, key, from, until, &random).map_err(|error| failed("authority", error))?;
                 directory.write(AUTHORITY.1, &authority.key.to_pem())?;
                 directory.write(AUTHORITY.0, &authority.certificate_pem)?;
                 authority
@@ -80,7 +81,9 @@ impl Pki {
             not_before: after(now, -BACKDATE_HOURS),
             not_after: after(now, LEAF_HOURS),
         };
-        let certificate = authority.issue(&leaf, &admin_key, &seams.random.child("admin")).map_err(|error| failed("administrator's certificate", error))?;
+        let certificate = authority
+            .issue(&leaf, &admin_key, &seams.random.child("admin"))
+            .map_err(|error| failed("administrator's certificate", error))?;
         let admin_certificate = certificate_to_pem(&certificate);
         directory.write(ADMIN.1, &admin_key.to_pem())?;
         directory.write(ADMIN.0, &admin_certificate)?;
@@ -107,8 +110,10 @@ impl Pki {
             not_before: after(now, -BACKDATE_HOURS),
             not_after: after(now, LEAF_HOURS),
         };
-        let certificate = self.authority.issue(&leaf, &key, &seams.random.child("server")).map_err(|error| failed("server certificate", error))?;
-        let clients = client_authorities(std::slice::from_ref(&self.authority.certificate_der)).map_err(|error| failed("authority", error))?;
+        let certificate =
+            self.authority.issue(&leaf, &key, &seams.random.child("server")).map_err(|error| failed("server certificate", error))?;
+        let clients =
+            client_authorities(std::slice::from_ref(&self.authority.certificate_der)).map_err(|error| failed("authority", error))?;
         Ok(ServerTls {
             identity: Identity { chain: vec![certificate], key: key.as_rustls() },
             clients: ClientAuth::Optional(clients),

@@ -74,9 +74,15 @@ impl Session {
             if seams.clock.instant() >= limit {
                 let owner = directory.owner();
                 let who = owner.map(|owner| format!("process {} (`talosphere {}`, {})", owner.process, owner.command, owner.address));
-                return Err(Problem::new(Code::StateBusy, format!("the state directory {} is owned by another process", directory.path().display()))
-                    .because(format!("{} holds its lock but does not answer", who.unwrap_or_else(|| "a process that tells no address".to_owned())))
-                    .remedy("end that process, or use another directory with --state DIR"));
+                return Err(Problem::new(
+                    Code::StateBusy,
+                    format!("the state directory {} is owned by another process", directory.path().display()),
+                )
+                .because(format!(
+                    "{} holds its lock but does not answer",
+                    who.unwrap_or_else(|| "a process that tells no address".to_owned())
+                ))
+                .remedy("end that process, or use another directory with --state DIR"));
             }
             seams.clock.sleep(std::time::Duration::from_millis(50)).await;
         }

@@ -33,7 +33,6 @@ pub struct Printer {
 #[derive(Clone)]
 enum Sink {
     Standard,
-    #[cfg_attr(not(test), allow(dead_code))]
     Nowhere,
 }
 
@@ -51,7 +50,6 @@ impl Printer {
     }
 
     /// Discards everything, after showing it to `tap`.
-    #[cfg(test)]
     pub fn tapped(clock: Clock, tap: impl Fn(&str) + Send + Sync + 'static) -> Self {
         Self { clock, live: None, tap: Some(Arc::new(tap)), sink: Sink::Nowhere }
     }

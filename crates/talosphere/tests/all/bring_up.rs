@@ -1,6 +1,6 @@
 //! From manifests to a ready cluster, in memory, on paused time.
 
-use crate::world::{Setup, World, run};
+use super::world::{Setup, World, run};
 
 #[test]
 fn one_control_plane_becomes_ready() {
