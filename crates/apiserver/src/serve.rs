@@ -10,10 +10,10 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use runtime::net::{BoxStream, Listener};
 use runtime::tls::{ServerTls, Tls};
+use runtime::x509::Facts;
 use rustls_pki_types::CertificateDer;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::options::User;
 use crate::server::ApiServer;
@@ -22,14 +22,12 @@ use crate::server::ApiServer;
 const GRACE: Duration = Duration::from_secs(5);
 
 /// The user a verified chain stands for.
-fn user_of(chain: &[CertificateDer<'_>]) -> User {
-    let Some((_, certificate)) = chain.first().and_then(|leaf| X509Certificate::from_der(leaf).ok()) else { return User::anonymous() };
-    let subject = certificate.subject();
-    let name = subject.iter_common_name().find_map(|name| name.as_str().ok()).unwrap_or_default();
-    if name.is_empty() {
-        return User::anonymous();
+fn user_of(chain: &[CertificateDer<'static>]) -> User {
+    let Some(facts) = chain.first().and_then(|leaf| Facts::read(leaf).ok()) else { return User::anonymous() };
+    match facts.common_name.filter(|name| !name.is_empty()) {
+        Some(name) => User::new(name, facts.organizations),
+        None => User::anonymous(),
     }
-    User::new(name, subject.iter_organization().filter_map(|group| group.as_str().ok()).map(str::to_owned))
 }
 
 impl ApiServer {
