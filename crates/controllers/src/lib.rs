@@ -17,12 +17,15 @@
 //! To add a controller: a folder with a `start(&Wiring) -> Started`, a `mod` line and a line in [`REGISTRATIONS`].
 
 pub mod aggregate;
+pub mod clone;
 pub mod cluster;
 pub mod context;
 pub mod contract;
 pub mod controlplane;
 pub mod edit;
 pub mod machine;
+pub mod machinedeployment;
+pub mod machineset;
 pub mod mirror;
 pub mod status;
 pub mod talosconfig;

@@ -24,21 +24,26 @@ use plan::Observed;
 /// The controller's name.
 pub const NAME: &str = "machine";
 /// The index of Machines by the objects that they reference.
-const BY_REFERENCE: &str = "references";
+pub const BY_REFERENCE: &str = "references";
 
 struct Machines {
     act: Act,
     store: Store<Machine>,
 }
 
-/// Wires the controller.
-pub fn start(wiring: &Wiring) -> Started {
-    let store = wiring.stores.get::<Machine>();
+/// Adds the index of Machines by the objects that they reference, when it is not there.
+pub fn index(store: &Store<Machine>) {
     store.index(BY_REFERENCE, |machine| {
         let namespace = machine.metadata.namespace.as_deref().unwrap_or_default();
         let references = [machine.spec.bootstrap.config_ref.as_ref(), Some(&machine.spec.infrastructure_ref)];
         references.into_iter().flatten().map(|reference| ExternalKey::of(namespace, reference).to_string()).collect()
     });
+}
+
+/// Wires the controller.
+pub fn start(wiring: &Wiring) -> Started {
+    let store = wiring.stores.get::<Machine>();
+    index(&store);
     let act = Act { wiring: wiring.clone(), clusters: wiring.stores.get::<Cluster>(), machines: store.clone() };
     let of_cluster = {
         let store = store.clone();

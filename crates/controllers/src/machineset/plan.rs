@@ -1,0 +1,324 @@
+//! What is to be done for a MachineSet. Pure.
+//!
+//! A Machine is created **first**, with the names of its bootstrap and infrastructure objects in it; then those objects are cloned. So the
+//! Machine is the stored intent: whoever comes back after a loss finds Machines without objects and clones what is missing, and nothing is
+//! ever left behind. (Upstream creates the objects first and has to clean up.)
+//!
+//! Numbers: never more Machines than wanted, those being deleted included; never fewer than wanted by our doing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use api::cluster::{Cluster, DeletionOrder, Machine, MachineDeployment, MachineSet};
+use api::conditions::{self, Status, get};
+use api::meta::TemplateMeta;
+use api::names::{annotations, finalizers, labels};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::{Map, Value, json};
+
+use crate::contract::Referenced;
+use crate::edit::{controller_reference, has_finalizer, is_deleting, is_paused};
+use crate::machinedeployment::template;
+
+/// What is known when a MachineSet is planned.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    pub set: Arc<MachineSet>,
+    pub cluster: Option<Arc<Cluster>>,
+    /// The MachineDeployment that controls the set.
+    pub deployment: Option<Arc<MachineDeployment>>,
+    /// Machines that the set controls, or may adopt, by name.
+    pub machines: Vec<Arc<Machine>>,
+    /// Bootstrap and infrastructure object of each Machine, by its name.
+    pub objects: BTreeMap<String, (Referenced, Referenced)>,
+    pub bootstrap_template: Referenced,
+    pub infrastructure_template: Referenced,
+    pub now: Timestamp,
+}
+
+/// One outside effect.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Finalizer, cluster label, and the Cluster as an owner where nobody controls the set.
+    Claim,
+    /// Make the Cluster an owner of a template.
+    OwnBootstrapTemplate,
+    OwnInfrastructureTemplate,
+    /// Become the controller of a Machine that matches the selector.
+    Adopt(Arc<Machine>),
+    CreateMachines {
+        count: usize,
+    },
+    CloneBootstrap(Arc<Machine>),
+    CloneInfrastructure(Arc<Machine>),
+    DeleteMachine(Arc<Machine>),
+    /// Bring fields that change without replacement into a Machine.
+    SyncMachine(Arc<Machine>, Value),
+    /// Tell a Machine whether it has the wanted specification.
+    TellUpToDate {
+        machine: Arc<Machine>,
+        is_up_to_date: bool,
+        message: String,
+    },
+    RemoveFinalizer,
+}
+
+/// What keeps the set from creating Machines: the reason word and the sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocked {
+    pub reason: &'static str,
+    pub message: String,
+}
+
+/// What to do, and where the set stands.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    pub steps: Vec<Step>,
+    pub is_paused: bool,
+    pub blocked: Option<Blocked>,
+    /// Machines that have to go before a set that is being deleted.
+    pub deletion_left: Option<usize>,
+}
+
+/// Decides for one MachineSet.
+pub fn plan(observed: &Observed) -> Plan {
+    let meta = &observed.set.metadata;
+    if is_paused(observed.cluster.as_deref(), meta) {
+        return Plan { is_paused: true, ..Plan::default() };
+    }
+    if is_deleting(meta) {
+        return deletion(observed);
+    }
+    let mut plan = Plan::default();
+    let Some(cluster) = &observed.cluster else { return plan };
+    if is_unclaimed(&observed.set) {
+        plan.steps.push(Step::Claim);
+    }
+    if is_without_owner(&observed.bootstrap_template, cluster) {
+        plan.steps.push(Step::OwnBootstrapTemplate);
+    }
+    if is_without_owner(&observed.infrastructure_template, cluster) {
+        plan.steps.push(Step::OwnInfrastructureTemplate);
+    }
+    let uid = meta.uid.as_deref();
+    for machine in &observed.machines {
+        let is_ours = controller_reference(&machine.metadata).is_some_and(|owner| Some(owner.uid.as_str()) == uid);
+        if !is_ours {
+            plan.steps.push(Step::Adopt(Arc::clone(machine)));
+        }
+    }
+    members(observed, &mut plan);
+    if is_deleting(&cluster.metadata) {
+        // Its Machines go soon; none is made or taken any more.
+        return plan;
+    }
+    scale(observed, &mut plan);
+    plan
+}
+
+fn is_unclaimed(set: &MachineSet) -> bool {
+    let meta = &set.metadata;
+    let is_labelled = meta.labels.as_ref().and_then(|known| known.get(labels::CLUSTER_NAME)) == Some(&set.spec.cluster_name);
+    let has_owner = meta.owner_references.as_ref().is_some_and(|owners| !owners.is_empty());
+    !has_finalizer(meta, finalizers::MACHINE_SET) || !is_labelled || !has_owner
+}
+
+fn is_without_owner(template: &Referenced, cluster: &Cluster) -> bool {
+    let Some(object) = template.found().filter(|object| !object.is_deleting()) else { return false };
+    !object.metadata.owner_references.iter().flatten().any(|owner| Some(&owner.uid) == cluster.metadata.uid.as_ref())
+}
+
+/// What is missing around the Machines that are there.
+fn members(observed: &Observed, plan: &mut Plan) {
+    let verdict = verdict(observed);
+    for machine in observed.machines.iter().filter(|machine| !is_deleting(&machine.metadata)) {
+        let name = machine.metadata.name.clone().unwrap_or_default();
+        let (bootstrap, infrastructure) = observed.objects.get(&name).unwrap_or(&(Referenced::None, Referenced::None));
+        let begun = machine.status.as_ref().map(|status| &status.initialization);
+        let had_data = begun.is_some_and(|begun| begun.bootstrap_data_secret_created == Some(true));
+        let had_infrastructure = begun.is_some_and(|begun| begun.infrastructure_provisioned == Some(true));
+        // What was there and is gone is not made again: the Machine has failed and is to be replaced.
+        if matches!(bootstrap, Referenced::Missing { .. }) && !had_data {
+            match blocked(&observed.bootstrap_template, "BootstrapTemplateCloningFailed") {
+                None => plan.steps.push(Step::CloneBootstrap(Arc::clone(machine))),
+                Some(blocked) => plan.blocked = Some(blocked),
+            }
+        }
+        if matches!(infrastructure, Referenced::Missing { .. }) && !had_infrastructure {
+            match blocked(&observed.infrastructure_template, "InfrastructureTemplateCloningFailed") {
+                None => plan.steps.push(Step::CloneInfrastructure(Arc::clone(machine))),
+                Some(blocked) => plan.blocked = Some(blocked),
+            }
+        }
+        if let Some(patch) = sync(&observed.set, machine) {
+            plan.steps.push(Step::SyncMachine(Arc::clone(machine), patch));
+        }
+        let told = machine.status.as_ref().and_then(|status| get(&status.conditions, "UpToDate"));
+        let (is_up_to_date, message) = &verdict;
+        if told.is_none_or(|told| told.status != Status::from(*is_up_to_date) || told.message != *message) {
+            plan.steps.push(Step::TellUpToDate { machine: Arc::clone(machine), is_up_to_date: *is_up_to_date, message: message.clone() });
+        }
+    }
+}
+
+/// Whether the set's Machines have the wanted specification, and what differs.
+fn verdict(observed: &Observed) -> (bool, String) {
+    let Some(deployment) = &observed.deployment else { return (true, String::new()) };
+    let differences = template::differences(&observed.set.spec.template, &deployment.spec.template);
+    let message = differences.iter().map(|difference| format!("* {difference}")).collect::<Vec<_>>().join("\n");
+    (differences.is_empty(), message)
+}
+
+fn blocked(template: &Referenced, reason: &'static str) -> Option<Blocked> {
+    match template {
+        Referenced::Missing { kind, name } => Some(Blocked { reason, message: format!("{kind} {name} does not exist") }),
+        Referenced::Found(object) if object.is_deleting() => {
+            let name = object.metadata.name.as_deref().unwrap_or_default();
+            Some(Blocked { reason, message: format!("{} {name} is being deleted", object.kind) })
+        }
+        _ => None,
+    }
+}
+
+fn scale(observed: &Observed, plan: &mut Plan) {
+    let wanted = usize::try_from(observed.set.spec.replicas.unwrap_or(0)).unwrap_or(0);
+    let present = observed.machines.len();
+    if present < wanted {
+        let is_off =
+            observed.set.metadata.annotations.as_ref().is_some_and(|known| known.contains_key(annotations::DISABLE_MACHINE_CREATE));
+        let message = format!("annotation {} keeps Machines from being created", annotations::DISABLE_MACHINE_CREATE);
+        let off = is_off.then_some(Blocked { reason: "PreflightCheckFailed", message });
+        let blocked = off
+            .or_else(|| blocked(&observed.bootstrap_template, "BootstrapTemplateCloningFailed"))
+            .or_else(|| blocked(&observed.infrastructure_template, "InfrastructureTemplateCloningFailed"));
+        match blocked {
+            Some(blocked) => plan.blocked = Some(blocked),
+            None => plan.steps.push(Step::CreateMachines { count: wanted - present }),
+        }
+        return;
+    }
+    let going = observed.machines.iter().filter(|machine| is_deleting(&machine.metadata)).count();
+    let surplus = present.saturating_sub(wanted).saturating_sub(going);
+    for machine in first_to_go(observed).into_iter().take(surplus) {
+        plan.steps.push(Step::DeleteMachine(machine));
+    }
+}
+
+/// The Machines in the order in which they go: marked ones, then unhealthy ones, then as the set's deletion order says.
+pub fn first_to_go(observed: &Observed) -> Vec<Arc<Machine>> {
+    let order = observed.set.spec.deletion.order.unwrap_or_default();
+    let mut staying: Vec<Arc<Machine>> = observed.machines.iter().filter(|machine| !is_deleting(&machine.metadata)).cloned().collect();
+    let rank = |machine: &Machine| -> u8 {
+        let is_marked = machine.metadata.annotations.as_ref().is_some_and(|known| known.contains_key(annotations::DELETE_MACHINE));
+        if is_marked {
+            0
+        } else if is_unhealthy(machine) {
+            1
+        } else {
+            2
+        }
+    };
+    let created = |machine: &Machine| machine.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    staying.sort_by(|a, b| {
+        let by_age = match order {
+            // Any will do; the name, which ends in random characters, decides.
+            DeletionOrder::Random => std::cmp::Ordering::Equal,
+            DeletionOrder::Newest => created(b).cmp(&created(a)),
+            DeletionOrder::Oldest => created(a).cmp(&created(b)),
+        };
+        rank(a).cmp(&rank(b)).then(by_age).then_with(|| a.metadata.name.cmp(&b.metadata.name))
+    });
+    staying
+}
+
+/// Without a Node, failed, or found unhealthy.
+fn is_unhealthy(machine: &Machine) -> bool {
+    let Some(status) = &machine.status else { return true };
+    let legacy = &status.deprecated.v1beta1;
+    let is_bad = |type_: &str| get(&status.conditions, type_).is_some_and(|condition| condition.status != Status::True);
+    status.node_ref.is_none()
+        || legacy.failure_reason.is_some()
+        || legacy.failure_message.is_some()
+        || is_bad("NodeReady")
+        || is_bad("HealthCheckSucceeded")
+        || conditions::is_true(&status.conditions, "Deleting")
+}
+
+fn deletion(observed: &Observed) -> Plan {
+    let mut plan = Plan { deletion_left: Some(observed.machines.len()), ..Plan::default() };
+    for machine in observed.machines.iter().filter(|machine| !is_deleting(&machine.metadata)) {
+        plan.steps.push(Step::DeleteMachine(Arc::clone(machine)));
+    }
+    if observed.machines.is_empty() && has_finalizer(&observed.set.metadata, finalizers::MACHINE_SET) {
+        plan.steps.push(Step::RemoveFinalizer);
+    }
+    plan
+}
+
+/// Labels that a set's Machines carry: the template's, and who they belong to.
+pub fn machine_labels(set: &MachineSet) -> BTreeMap<String, String> {
+    let mut wanted = set.spec.template.metadata.labels.clone();
+    wanted.insert(labels::CLUSTER_NAME.to_owned(), set.spec.cluster_name.clone());
+    wanted.insert(labels::SET_NAME.to_owned(), set.metadata.name.clone().unwrap_or_default());
+    if let Some(deployment) = set.metadata.labels.as_ref().and_then(|known| known.get(labels::DEPLOYMENT_NAME)) {
+        wanted.insert(labels::DEPLOYMENT_NAME.to_owned(), deployment.clone());
+    }
+    wanted
+}
+
+/// The merge patch that brings a Machine's changeable fields to its set's template; none when they are there.
+fn sync(set: &MachineSet, machine: &Machine) -> Option<Value> {
+    let template = &set.spec.template.spec;
+    let mut spec = Map::new();
+    let pairs = [
+        ("deletion", as_json(&template.deletion), as_json(&machine.spec.deletion)),
+        ("minReadySeconds", as_json(&template.min_ready_seconds), as_json(&machine.spec.min_ready_seconds)),
+        ("readinessGates", as_json(&template.readiness_gates), as_json(&machine.spec.readiness_gates)),
+        ("taints", as_json(&template.taints), as_json(&machine.spec.taints)),
+    ];
+    for (field, wanted, present) in pairs {
+        if field == "deletion" {
+            // Each limit on its own: the one that the API defaults on Machines is not taken away.
+            let limits = wanted.as_object().into_iter().flatten().filter(|(limit, seconds)| present.get(*limit) != Some(*seconds));
+            let change: Map<String, Value> = limits.map(|(limit, seconds)| (limit.clone(), seconds.clone())).collect();
+            if !change.is_empty() {
+                spec.insert(field.to_owned(), Value::Object(change));
+            }
+        } else if wanted != present {
+            let is_empty = wanted.is_null() || wanted.as_array().is_some_and(Vec::is_empty);
+            spec.insert(field.to_owned(), if is_empty { Value::Null } else { wanted });
+        }
+    }
+    let wanted = TemplateMeta { labels: machine_labels(set), annotations: set.spec.template.metadata.annotations.clone() };
+    let mut metadata = Map::new();
+    for (part, wanted, present) in [
+        ("labels", &wanted.labels, machine.metadata.labels.as_ref()),
+        ("annotations", &wanted.annotations, machine.metadata.annotations.as_ref()),
+    ] {
+        let lacking = wanted.iter().filter(|(key, value)| present.and_then(|present| present.get(*key)) != Some(*value));
+        let change: Map<String, Value> = lacking.map(|(key, value)| (key.clone(), json!(value))).collect();
+        if !change.is_empty() {
+            metadata.insert(part.to_owned(), Value::Object(change));
+        }
+    }
+    if spec.is_empty() && metadata.is_empty() {
+        return None;
+    }
+    metadata.insert("uid".to_owned(), json!(machine.metadata.uid));
+    let mut patch = Map::new();
+    patch.insert("metadata".to_owned(), Value::Object(metadata));
+    if !spec.is_empty() {
+        patch.insert("spec".to_owned(), Value::Object(spec));
+    }
+    Some(Value::Object(patch))
+}
+
+fn as_json<T: serde::Serialize>(value: &T) -> Value {
+    serde_json::to_value(value).unwrap_or_default()
+}
+
+/// The name of the object's owner of this kind, for keys.
+pub fn owner_name<'a>(meta: &'a ObjectMeta, kind: &str) -> Option<&'a str> {
+    controller_reference(meta).filter(|owner| owner.kind == kind).map(|owner| owner.name.as_str())
+}
