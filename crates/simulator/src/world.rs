@@ -1,5 +1,6 @@
 //! The simulated world as one value: start it, dial into it, look at its truth, end it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 use crate::hooks::Hooks;
 use crate::hypervisor::{Hypervisor, VmTruth};
 use crate::network::Network;
+use crate::node::links::DhcpPool;
+use crate::node::{self, Nodes, NodesTruth};
 use crate::proxy;
 use crate::vcenter::{self, Face, Site, VCenter};
 
@@ -57,6 +60,10 @@ pub struct Config {
     /// Refuse requests that a real vCenter would refuse for their form.
     pub is_strict: bool,
     pub session_idle: Duration,
+    /// DHCP servers of the VM networks.
+    pub dhcp: Vec<DhcpPool>,
+    /// Manifests by the base name of their URL: what the URLs of machine configurations lead to. Others lead nowhere.
+    pub manifests: BTreeMap<String, String>,
 }
 
 impl Config {
@@ -73,6 +80,8 @@ impl Config {
             latency: Latency::none(),
             is_strict: true,
             session_idle: SESSION_IDLE,
+            dhcp: Vec::new(),
+            manifests: BTreeMap::new(),
         }
     }
 }
@@ -96,11 +105,14 @@ pub struct Truth {
     pub volumes: Vec<(String, String)>,
     /// Two VMs with one address, at any time.
     pub address_conflicts: Vec<crate::network::Conflict>,
+    /// The machines as they are inside.
+    pub nodes: NodesTruth,
 }
 
 /// A running world. Dropping it ends it.
 pub struct Simulator {
     vcenter: VCenter,
+    nodes: Nodes,
     face: Face,
     network: Network,
     shutdown: CancellationToken,
@@ -122,6 +134,17 @@ impl Simulator {
         let network = Network::new(config.clock.clone(), config.latency.vcenter.unreachable);
         let (host, port) = host_and_port(&config.site.server).ok_or_else(|| StartError::Server { server: config.site.server.clone() })?;
         let identity = identity(&host, &config.clock, &random.child("certificate"), config.keys.as_ref()).await?;
+        let nodes = Nodes::new(node::Options {
+            clock: config.clock.clone(),
+            random: random.child("nodes"),
+            keys: config.keys.clone(),
+            tls: config.tls.clone(),
+            network: network.clone(),
+            hooks: config.hooks.clone(),
+            latency: config.latency.node,
+            dhcp: config.dhcp,
+            manifests: config.manifests,
+        });
         let vcenter = VCenter::new(vcenter::Options {
             site: config.site,
             clock: config.clock,
@@ -132,10 +155,12 @@ impl Simulator {
             is_strict: config.is_strict,
             session_idle: config.session_idle,
         });
+        nodes.attach(Arc::new(vcenter.clone()));
+        vcenter.attach(Arc::new(nodes.clone()));
         let face = Face::new(vcenter.clone(), config.tls, identity);
         let shutdown = CancellationToken::new();
         tokio::spawn(face.clone().serve(Box::new(network.listen(&host, port)), shutdown.clone()));
-        Ok(Self { vcenter, face, network, shutdown })
+        Ok(Self { vcenter, nodes, face, network, shutdown })
     }
 
     /// The way into the simulated network.
@@ -151,6 +176,11 @@ impl Simulator {
     /// The vCenter, for tests that act in it.
     pub fn vcenter(&self) -> &VCenter {
         &self.vcenter
+    }
+
+    /// The machines, for tests that look into them.
+    pub fn nodes(&self) -> &Nodes {
+        &self.nodes
     }
 
     /// The SHA-1 thumbprint of vCenter's certificate.
@@ -170,13 +200,19 @@ impl Simulator {
 
     /// The world as it is.
     pub fn truth(&self) -> Truth {
-        Truth { vms: self.vcenter.vms(), volumes: self.vcenter.volumes(), address_conflicts: self.network.conflicts() }
+        Truth {
+            vms: self.vcenter.vms(),
+            volumes: self.vcenter.volumes(),
+            address_conflicts: self.network.conflicts(),
+            nodes: self.nodes.truth(),
+        }
     }
 
     /// Ends the world.
     pub fn close(&self) {
         self.shutdown.cancel();
         self.vcenter.close();
+        self.nodes.close();
     }
 }
 

@@ -123,7 +123,7 @@ pub async fn start(
     let (clock, random) = (seams.clock.clone(), seams.random.child("simulator"));
     let mut config = simulator::Config::new(site, clock, random, seams.log.clone(), seams.tls.clone(), seams.keys.clone());
     config.latency = Latency::scaled(factor);
-    let _ = files;
+    config.manifests = files;
     let started = Simulator::start(config).await;
     let simulator =
         started.map_err(|error| Problem::new(Code::Internal, "the simulator cannot start").because(runtime::reconcile::explain(&error)))?;
