@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-/// Exit codes of the binary, documented in `docs/exit-codes.md`.
+/// Exit codes of the binary, documented in `docs/errors.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// Something failed on the way.

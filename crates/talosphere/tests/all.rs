@@ -3,5 +3,6 @@
 mod all {
     mod arrows;
     mod bring_up;
+    mod generated;
     pub mod world;
 }
