@@ -19,12 +19,14 @@
 pub mod aggregate;
 pub mod clone;
 pub mod cluster;
+pub mod clusterresourceset;
 pub mod context;
 pub mod contract;
 pub mod controlplane;
 pub mod edit;
 pub mod machine;
 pub mod machinedeployment;
+pub mod machinehealthcheck;
 pub mod machineset;
 pub mod mirror;
 pub mod status;

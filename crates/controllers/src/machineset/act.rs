@@ -163,13 +163,10 @@ pub fn new_machine(set: &MachineSet, suffix: &str) -> Machine {
     let template = &set.spec.template;
     let mut spec = template.spec.clone();
     spec.cluster_name.clone_from(&set.spec.cluster_name);
-    let referred = |reference: &ContractReference| ContractReference {
-        kind: kind_of(&reference.kind).to_owned(),
-        name: name.clone(),
-        ..reference.clone()
-    };
-    spec.infrastructure_ref = referred(&spec.infrastructure_ref);
-    spec.bootstrap.config_ref = spec.bootstrap.config_ref.as_ref().map(referred);
+    for reference in [Some(&mut spec.infrastructure_ref), spec.bootstrap.config_ref.as_mut()].into_iter().flatten() {
+        reference.kind = kind_of(&reference.kind).to_owned();
+        reference.name.clone_from(&name);
+    }
     let annotations = Some(template.metadata.annotations.clone()).filter(|annotations| !annotations.is_empty());
     let metadata = ObjectMeta {
         name: Some(name),
