@@ -9,6 +9,7 @@ pub struct Exchange {
     pub file: String,
     pub method: String,
     pub target: String,
+    pub accept: String,
     pub content_type: String,
     pub request: Vec<u8>,
     pub status: u16,
@@ -48,13 +49,15 @@ fn read(path: &Path) -> Exchange {
     let (answer_head, answer_body) = answer.split_once("\n\n").unwrap();
     let mut lines = head.lines();
     let (method, target) = lines.next().unwrap().split_once(' ').unwrap();
-    let content_type = lines.find_map(|line| line.strip_prefix("Content-Type: ")).unwrap_or_default();
+    let header = |name: &str| lines.clone().find_map(|line| line.strip_prefix(name)).unwrap_or_default().to_owned();
+    let (accept, content_type) = (header("Accept: "), header("Content-Type: "));
     let folder = path.parent().unwrap().file_name().unwrap().to_str().unwrap();
     Exchange {
         file: format!("{folder}/{}", path.file_name().unwrap().to_str().unwrap()),
         method: method.to_owned(),
         target: target.to_owned(),
-        content_type: content_type.to_owned(),
+        accept,
+        content_type,
         request: body(request_body.trim_end_matches('\n')),
         status: answer_head.lines().next().unwrap().trim().parse().unwrap(),
         answer: body(answer_body.trim_end_matches('\n')),

@@ -201,7 +201,9 @@ fn built_in_columns_are_those_of_the_genuine_server() {
         ("40-get-nodes/02-GET", "", "Node"),
         ("41-get-pods-all/02-GET", "", "Pod"),
     ] {
-        let mut recorded = find(&exchanges, file).answer_json().unwrap()["columnDefinitions"].clone();
+        let exchange = find(&exchanges, file);
+        assert!(exchange.accept.contains("as=Table"), "{file}");
+        let mut recorded = exchange.answer_json().unwrap()["columnDefinitions"].clone();
         let mut ours = Columns::builtin(&GroupKind::new(group, kind)).definitions();
         for columns in [&mut recorded, &mut ours] {
             for column in columns.as_array_mut().unwrap() {

@@ -170,7 +170,8 @@ pub(super) fn of_kind(kind: &Kind<'_>, paths: &mut Map<String, Value>) {
         paths.insert(format!("{collection}/{{name}}/status"), part(kind, &names, "Status", &kind.component, &kind.identity()));
     }
     if kind.served.scale.is_some() {
-        let scale = identity("autoscaling", "v1", "Scale");
+        // Of custom kinds, the scale goes by the name of its object, as the genuine server has it.
+        let scale = if resource.is_custom() { kind.identity() } else { identity("autoscaling", "v1", "Scale") };
         paths.insert(format!("{collection}/{{name}}/scale"), part(kind, &names, "Scale", SCALE, &scale));
     }
     if let Origin::Builtin(builtin) = resource.origin

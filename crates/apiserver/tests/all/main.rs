@@ -3,6 +3,8 @@
 mod clients;
 mod crud;
 mod discovery;
+#[cfg(test)]
+mod exchanges;
 mod garbage;
 mod kubectl;
 mod namespaces;
