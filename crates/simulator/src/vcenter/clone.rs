@@ -100,7 +100,8 @@ pub fn make(
                 uuid: inventory.fresh_uuid(),
                 is_thin: disk.backing.is_thin,
                 mode: disk.backing.mode.clone(),
-                parent: is_linked.then(|| Box::new(disk.backing.clone())),
+                parent: is_linked.then(|| Box::new(Backing { is_foreign: true, ..disk.backing.clone() })),
+                is_foreign: false,
             };
         }
         if let Some(nic) = device.nic_mut()

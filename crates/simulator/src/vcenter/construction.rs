@@ -211,6 +211,7 @@ pub fn bare_vm(
             is_thin: true,
             mode: "persistent".to_owned(),
             parent: None,
+            is_foreign: false,
         };
         let unit = if index < 7 { index } else { index + 1 };
         devices.push(Device {

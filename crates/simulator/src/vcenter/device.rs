@@ -14,12 +14,19 @@ pub struct Backing {
     pub is_thin: bool,
     pub mode: String,
     pub parent: Option<Box<Backing>>,
+    /// It belongs to another VM, which a linked clone builds on; so does all below it.
+    pub is_foreign: bool,
 }
 
 impl Backing {
     /// This file and those below it.
     pub fn chain(&self) -> impl Iterator<Item = &Backing> {
         std::iter::successors(Some(self), |backing| backing.parent.as_deref())
+    }
+
+    /// Those of the chain that are the VM's own.
+    pub fn own(&self) -> impl Iterator<Item = &Backing> {
+        self.chain().take_while(|backing| !backing.is_foreign)
     }
 
     fn val(&self) -> Val {

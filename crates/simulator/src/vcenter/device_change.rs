@@ -113,6 +113,7 @@ impl Context<'_> {
                 is_thin: backing.is_none_or(|backing| backing.is_thin_provisioned != Some(false)),
                 mode: backing.and_then(|backing| backing.disk_mode.clone()).unwrap_or_else(|| "persistent".to_owned()),
                 parent: None,
+                is_foreign: false,
             };
             return Ok(Device {
                 key,
@@ -134,6 +135,7 @@ impl Context<'_> {
             is_thin: true,
             mode: "independent_persistent".to_owned(),
             parent: None,
+            is_foreign: false,
         };
         let hardware = Hardware::Disk(Disk { capacity: capacity.max(1 << 20), backing, volume: Some(volume) });
         Ok(Device { key, controller: Some(controller), unit: Some(unit), hardware })

@@ -418,16 +418,18 @@ impl Inventory {
         }
     }
 
-    /// Whether a disk of another VM builds on a file of this one: on one in its directory.
+    /// Whether a disk of another VM builds on a file of this one.
     pub fn has_linked_children(&self, vm: &Reference) -> bool {
         let Some(base) = self.vm(vm) else { return false };
-        let is_own = |backing: &super::device::Backing| {
-            let inside = backing.file.split_once("] ").map_or("", |(_, path)| path);
-            inside.rsplit_once('/').is_some_and(|(directory, _)| directory == base.directory())
+        let snapshots = base.snapshots.iter().filter_map(|snapshot| self.snapshot(snapshot));
+        let devices = snapshots.flat_map(|snapshot| &snapshot.devices).chain(&base.devices);
+        let disks = devices.filter_map(|device| device.disk());
+        let files: BTreeSet<&str> = disks.flat_map(|disk| disk.backing.own().map(|backing| backing.file.as_str())).collect();
+        let builds = |other: &Vm| {
+            let mut foreign = other.disks().flat_map(|disk| disk.backing.chain().filter(|backing| backing.is_foreign));
+            foreign.any(|backing| files.contains(backing.file.as_str()))
         };
-        self.vms()
-            .filter(|(object, _)| object.reference != *vm)
-            .any(|(_, other)| other.disks().any(|disk| disk.backing.chain().skip(1).any(is_own)))
+        self.vms().any(|(object, other)| object.reference != *vm && builds(other))
     }
 
     /// Remembers what happened. Only the last thousand are kept.

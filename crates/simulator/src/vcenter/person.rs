@@ -128,7 +128,7 @@ impl Person {
         let now = self.vcenter.0.options.clock.now();
         self.vcenter.act(|state| {
             let inventory = &mut state.inventory;
-            let folder = inventory.find_path(folder).ok_or_else(|| Refused(format!("there is no folder {folder}")))?;
+            let folder = vm_folder(inventory, folder)?;
             if !inventory.is_name_free(&folder, name) {
                 return Err(Failure::duplicate_name(name, &folder).into());
             }
@@ -167,7 +167,7 @@ impl Person {
         self.vcenter.act(|state| {
             let reference = machine(vm);
             let inventory = &mut state.inventory;
-            let folder = inventory.find_path(folder).ok_or_else(|| Refused(format!("there is no folder {folder}")))?;
+            let folder = vm_folder(inventory, folder)?;
             let name = inventory.get(&reference).ok_or_else(|| Failure::not_found(&reference))?.name.clone();
             if !inventory.is_name_free(&folder, &name) {
                 return Err(Failure::duplicate_name(&name, &folder).into());
@@ -199,6 +199,7 @@ impl Person {
                 is_thin: true,
                 mode: "independent_persistent".to_owned(),
                 parent: None,
+                is_foreign: false,
             };
             let disk = Disk { capacity: gib << 30, backing, volume: Some(id.clone()) };
             let device =
@@ -228,6 +229,12 @@ impl Person {
             Ok(())
         })
     }
+}
+
+/// The folder for VMs at an inventory path.
+fn vm_folder(inventory: &Inventory, path: &str) -> Result<Reference, Refused> {
+    let is_one = |found: &Reference| matches!(inventory.get(found).map(|object| &object.kind), Some(Kind::Folder { child_types, .. }) if *child_types == VM_CHILDREN);
+    inventory.find_path(path).filter(is_one).ok_or_else(|| Refused(format!("there is no folder for VMs at {path}")))
 }
 
 fn note(state: &mut State, vm: &Reference, act: &str) {

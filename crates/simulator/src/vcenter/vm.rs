@@ -88,15 +88,11 @@ impl Vm {
 
     /// Bytes on a datastore: whole disks in full, differences little.
     pub fn used_on(&self, datastore: &Reference) -> u64 {
-        let own = format!("{}/", self.directory());
+        let size = |disk: &Disk, is_difference: bool| if is_difference { DELTA } else { disk.capacity };
         self.disks()
-            .flat_map(|disk| {
-                disk.backing.chain().enumerate().filter_map(|(depth, backing)| {
-                    let is_own = depth == 0 || backing.file.split_once("] ").is_some_and(|(_, path)| path.starts_with(&own));
-                    let size = if backing.parent.is_some() { DELTA } else { disk.capacity };
-                    (is_own && backing.datastore == *datastore).then_some(size)
-                })
-            })
+            .flat_map(|disk| disk.backing.own().map(move |backing| (disk, backing)))
+            .filter(|(_, backing)| backing.datastore == *datastore)
+            .map(|(disk, backing)| size(disk, backing.parent.is_some()))
             .sum()
     }
 

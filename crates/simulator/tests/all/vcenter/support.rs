@@ -92,7 +92,7 @@ impl World {
 pub enum CallError {
     Fault(Fault),
     Status(u16),
-    Broken(#[allow(dead_code)] String),
+    Broken(String),
 }
 
 impl CallError {
