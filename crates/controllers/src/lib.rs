@@ -31,6 +31,9 @@ pub mod machineset;
 pub mod mirror;
 pub mod status;
 pub mod talosconfig;
+pub mod vspherecluster;
+pub mod vspheremachine;
+pub mod vspherevm;
 pub mod workload;
 
 use std::collections::BTreeSet;
@@ -67,6 +70,9 @@ pub const REGISTRATIONS: &[Registration] = &[
     Registration { name: cluster::NAME, start: cluster::start },
     Registration { name: machine::NAME, start: machine::start },
     Registration { name: talosconfig::NAME, start: talosconfig::start },
+    Registration { name: vspherecluster::NAME, start: vspherecluster::start },
+    Registration { name: vspheremachine::NAME, start: vspheremachine::start },
+    Registration { name: vspherevm::NAME, start: vspherevm::start },
 ];
 
 /// Which controllers run.

@@ -30,7 +30,9 @@ const GIB: i64 = 1024 * 1024 * 1024;
 pub struct CloneRequest {
     /// The name in its folder.
     pub name: String,
-    pub marker: Marker,
+    pub instance_uuid: String,
+    /// Whose the machine is. There is no reason to leave it out but to see the rule checker notice.
+    pub marker: Option<Marker>,
     pub is_linked: bool,
     pub cpus: i32,
     /// None: as the template has it.
@@ -63,9 +65,9 @@ pub fn clone_spec(request: &CloneRequest, placement: &Placement) -> Result<(Virt
     changes.extend(nic_changes(request, placement));
     let mut extra_config: Vec<OptionValue> =
         request.extra_config.iter().map(|(key, value)| OptionValue::text(key.clone(), value.clone())).collect();
-    extra_config.extend(request.marker.options());
+    extra_config.extend(request.marker.iter().flat_map(Marker::options));
     let config = VirtualMachineConfigSpec {
-        instance_uuid: Some(request.marker.instance.clone()),
+        instance_uuid: Some(request.instance_uuid.to_ascii_lowercase()),
         flags: Some(VirtualMachineFlagInfo { is_disk_uuid_enabled: Some(true), ..Default::default() }),
         cpus: Some(request.cpus),
         cores_per_socket: request.cores_per_socket,
@@ -185,6 +187,11 @@ pub fn is_delivered(delivery: &Delivery, extra_config: &BTreeMap<String, String>
     delivery_spec(delivery).extra_config.iter().all(|option| extra_config.get(&option.key).map(String::as_str) == option.value.text())
 }
 
+/// Writes the marker anew: for a machine that is known to be ours by other means.
+pub fn marker_spec(marker: &Marker) -> VirtualMachineConfigSpec {
+    VirtualMachineConfigSpec { extra_config: marker.options(), ..Default::default() }
+}
+
 /// Takes disks off a machine without touching their files.
 pub fn detach_spec(disks: Vec<VirtualDevice>) -> VirtualMachineConfigSpec {
     VirtualMachineConfigSpec { device_changes: disks.into_iter().map(VirtualDeviceConfigSpec::detach).collect(), ..Default::default() }
@@ -244,10 +251,15 @@ mod tests {
         }
     }
 
+    fn owner() -> Owner {
+        Owner { installation: "i".to_owned(), cluster: "c".to_owned(), machine: "m".to_owned() }
+    }
+
     fn request(is_linked: bool, disk_gib: i32) -> CloneRequest {
         CloneRequest {
             name: "node".to_owned(),
-            marker: Marker::new(Owner { installation: "i".to_owned(), cluster: "c".to_owned(), machine: "m".to_owned() }, "U"),
+            instance_uuid: "U".to_owned(),
+            marker: Some(Marker::new(owner(), "U")),
             is_linked,
             cpus: 2,
             cores_per_socket: None,
@@ -302,7 +314,7 @@ mod tests {
     #[test]
     fn a_delivery_is_recognized() {
         let delivery = Delivery {
-            marker: request(true, 10).marker,
+            marker: Marker::new(owner(), "u"),
             disks: "a".to_owned(),
             userdata: "machine: {}".to_owned(),
             metadata: "instance-id: x".to_owned(),

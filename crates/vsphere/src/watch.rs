@@ -111,6 +111,8 @@ pub struct Task {
     pub state: TaskState,
     /// Per cent.
     pub progress: Option<i32>,
+    /// Whether it was asked to stop.
+    pub is_cancelled: bool,
     /// When it was put in line.
     pub queued: Timestamp,
 }
@@ -121,20 +123,20 @@ pub enum TaskState {
     Running,
     /// With the object that came of it, if any.
     Succeeded(Option<ManagedObjectReference>),
-    Failed(FaultReport),
+    Failed(Box<FaultReport>),
 }
 
 impl Task {
     pub(crate) fn of(reference: &ManagedObjectReference, info: &TaskInfo) -> Self {
         let state = match &info.state {
             TaskInfoState::Success => TaskState::Succeeded(info.result.as_ref().and_then(|result| result.decode().ok())),
-            TaskInfoState::Error => TaskState::Failed(FaultReport::of_task(info).unwrap_or_else(|| FaultReport {
+            TaskInfoState::Error => TaskState::Failed(Box::new(FaultReport::of_task(info).unwrap_or_else(|| FaultReport {
                 kind: String::new(),
                 message: "the task failed without saying why".to_owned(),
                 details: Vec::new(),
                 object: None,
                 causes: Vec::new(),
-            })),
+            }))),
             TaskInfoState::Queued | TaskInfoState::Running | TaskInfoState::Other(_) => TaskState::Running,
         };
         Self {
@@ -143,6 +145,7 @@ impl Task {
             entity: info.entity.clone(),
             state,
             progress: info.progress,
+            is_cancelled: info.is_cancelled,
             queued: info.queue_time,
         }
     }

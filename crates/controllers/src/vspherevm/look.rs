@@ -1,0 +1,115 @@
+//! Looks up in vCenter what a plan needs, and no more: a machine that runs and is settled costs no call.
+
+use std::collections::BTreeSet;
+
+use vsphere::{Credentials, Link, ManagedObjectReference, PlacementRequest, Reaction, VCenter, VCenters, VSphereError, VirtualMachine};
+
+use api::infrastructure::VSphereVM;
+
+use super::plan::{Look, MachineLook, TaskLook, instance_uuid, is_outcome_unknown, is_untouched, task_reference, vm_reference};
+use crate::edit::is_deleting;
+
+/// The names of a machine's placement.
+pub fn placement(vm: &VSphereVM) -> PlacementRequest {
+    let spec = &vm.spec.clone;
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    PlacementRequest {
+        datacenter: text(&spec.datacenter),
+        folder: text(&spec.folder),
+        datastore: text(&spec.datastore),
+        resource_pool: text(&spec.resource_pool),
+        template: spec.template.clone(),
+        snapshot: spec.snapshot.clone().filter(|name| !name.is_empty()),
+        networks: spec.network.devices.iter().map(|card| card.network_name.clone()).collect(),
+    }
+}
+
+/// Looks. `claimed` are the tasks that other VSphereVMs have recorded.
+pub async fn look(vcenters: &dyn VCenters, credentials: &Credentials, vm: &VSphereVM, claimed: &BTreeSet<String>) -> Look {
+    let mut look = Look::default();
+    if is_deleting(&vm.metadata) && is_untouched(vm) {
+        return look;
+    }
+    look.is_asked = true;
+    let vcenter = vcenters.vcenter(credentials);
+    if let Err(error) = fill(&*vcenter, vm, claimed, &mut look).await {
+        look.error = Some(error);
+    }
+    look
+}
+
+async fn fill(vcenter: &dyn VCenter, vm: &VSphereVM, claimed: &BTreeSet<String>, look: &mut Look) -> Result<(), VSphereError> {
+    // While the server is away, its watch tells when it is back.
+    if let Link::Down { error, .. } = vcenter.link()
+        && error.reaction() == Reaction::Later
+    {
+        return Err(error);
+    }
+    let is_leaving = is_deleting(&vm.metadata);
+    let placed = vcenter.place(&placement(vm)).await;
+    let placement_error = match placed {
+        Ok(placement) => {
+            look.placement = Some(placement);
+            None
+        }
+        Err(error) if error.is_about_server() => return Err(error),
+        Err(error) => Some(error),
+    };
+    if let Some(task) = task_reference(vm) {
+        // What follows from the task's end comes first; then it is looked again.
+        look.task = Some(vcenter.task(&task).await?.map_or(TaskLook::Forgotten, |task| TaskLook::Known(Box::new(task))));
+        return Ok(());
+    }
+    if let Some(reference) = vm_reference(vm) {
+        look.machine = machine(vcenter, vm, &reference, is_leaving).await?;
+        let host = match &look.machine {
+            MachineLook::Read(machine) => machine.host.clone(),
+            MachineLook::Seen(seen) => seen.host.clone(),
+            MachineLook::Gone | MachineLook::Unknown => None,
+        };
+        if let Some(host) = host.filter(|_| !is_leaving) {
+            look.host_name = vcenter.host_name(&host).await.unwrap_or_default();
+        }
+        return Ok(());
+    }
+    if let Some(error) = placement_error.filter(|_| !is_leaving) {
+        return Err(error);
+    }
+    let is_fresh = is_leaving || is_outcome_unknown(vm);
+    if let (Some(placement), true) = (look.placement.clone(), is_fresh) {
+        let clones = vcenter.clones_of(&placement.template.reference).await?;
+        look.clones = clones.into_iter().filter(|task| !claimed.contains(&task.reference.id)).collect();
+    }
+    let name = vm.metadata.name.as_deref().unwrap_or_default();
+    let found = match &look.placement {
+        Some(placement) => vcenter.find(placement, name, &instance_uuid(vm), is_fresh).await?,
+        // The folder or the template is gone; the machine may live on elsewhere.
+        None => vcenter.find_instance(&instance_uuid(vm)).await?,
+    };
+    let mut candidates: Vec<VirtualMachine> = Vec::new();
+    for reference in found {
+        candidates.extend(vcenter.machine(&reference).await?);
+    }
+    look.candidates = Some(candidates);
+    Ok(())
+}
+
+/// The machine: as the watch shows it when it runs and its hardware is known, else read.
+async fn machine(
+    vcenter: &dyn VCenter,
+    vm: &VSphereVM,
+    reference: &ManagedObjectReference,
+    is_leaving: bool,
+) -> Result<MachineLook, VSphereError> {
+    let has_hardware = vm.status.as_ref().is_some_and(|status| status.network.len() >= vm.spec.clone.network.devices.len());
+    if !is_leaving && vm.spec.bios_uuid.is_some() && has_hardware {
+        let is_settled = |power: &str, connection: &str| power == "poweredOn" && matches!(connection, "connected" | "");
+        if let Some(seen) = vcenter.seen(reference).filter(|seen| is_settled(&seen.power, &seen.connection)) {
+            return Ok(MachineLook::Seen(Box::new(seen)));
+        }
+    }
+    Ok(match vcenter.machine(reference).await? {
+        Some(machine) => MachineLook::Read(Box::new(machine)),
+        None => MachineLook::Gone,
+    })
+}

@@ -1,0 +1,784 @@
+//! What is to be done for a VSphereVM. Pure; the safety rules about machines live here.
+//!
+//! ```text
+//!   claims -> addresses -> [intent stored] clone, powered off -> read (MAC, UUIDs) -> configuration delivered -> power on -> addresses -> ready
+//!                 |                 |
+//!                 |   unknown outcome: a running clone of the template that nobody else claims? wait. A machine of our name or UUID? ours (valid
+//!                 |   marker): adopt; not ours: say so. Neither: clone (the name in its folder is the lock).
+//!   deleting: running clone cancelled or awaited -> marker checked -> power off -> foreign disks detached -> destroy -> claims released -> finalizer
+//! ```
+//!
+//! A machine that is gone is never made again: its Machine is to be replaced. A machine without our valid marker is never changed or destroyed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::conditions::{self, Severity};
+use api::infrastructure::{CloneMode, NetworkStatus, PowerOffMode, VSphereVM};
+use api::ipam::IPAddressClaim;
+use api::names::finalizers;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use runtime::defects::{Defect, Defects};
+use vsphere::spec::{CloneRequest, Delivery, check_size, clone_spec, is_delivered};
+use vsphere::{
+    ManagedObjectReference, Marker, Owner, Placement, Reaction, Seen, Task, TaskState, VSphereError, VirtualDevice, VirtualMachine,
+    VirtualMachinePowerState, is_ours,
+};
+
+use super::network::{self, Claim};
+use crate::edit::{has_finalizer, is_deleting};
+
+/// The condition that tells how far the machine is, in the words of both generations.
+pub const PROVISIONED: &str = "VirtualMachineProvisioned";
+pub const LEGACY_PROVISIONED: &str = "VMProvisioned";
+
+/// How long a trySoft power-off waits for the guest, unless the machine says otherwise.
+const SOFT_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long after a failed task the next attempt comes, at least.
+const TASK_RETRY: Duration = Duration::from_secs(60);
+/// How often an outcome that nothing tells of is looked up.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// The default of memoryMiB, and the least of numCPUs.
+const MEMORY_MIB: i64 = 2048;
+const CPUS: i32 = 2;
+
+/// What vCenter said about the machine's task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TaskLook {
+    /// It does not remember it.
+    Forgotten,
+    Known(Box<Task>),
+}
+
+/// What vCenter said about the machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum MachineLook {
+    /// No reference to it is known.
+    #[default]
+    Unknown,
+    /// It was there and is not any more.
+    Gone,
+    /// Read whole.
+    Read(Box<VirtualMachine>),
+    /// As the watch shows it; enough for one that runs.
+    Seen(Box<Seen>),
+}
+
+/// What was looked up in vCenter. What was not needed is empty.
+#[derive(Clone, Debug, Default)]
+pub struct Look {
+    /// What stopped the look.
+    pub error: Option<VSphereError>,
+    /// Whether vCenter was asked at all.
+    pub is_asked: bool,
+    pub placement: Option<Arc<Placement>>,
+    pub task: Option<TaskLook>,
+    pub machine: MachineLook,
+    /// The machines of our name in our folder, or of our instance UUID. None: not looked for.
+    pub candidates: Option<Vec<VirtualMachine>>,
+    /// Clones of the template that no other VSphereVM has recorded.
+    pub clones: Vec<Task>,
+    pub host_name: Option<String>,
+}
+
+/// The machine's configuration.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Bootstrap {
+    /// The secret is not there, or has no value.
+    Missing { secret: String },
+    /// Its text: a secret.
+    Data(String),
+}
+
+impl std::fmt::Debug for Bootstrap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Missing { secret } => write!(f, "Missing({secret})"),
+            Self::Data(_) => f.write_str("Data"),
+        }
+    }
+}
+
+/// What is known when a VSphereVM is planned.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    pub vm: Arc<VSphereVM>,
+    pub now: Timestamp,
+    pub is_paused: bool,
+    /// Whose machine it is; none while its owners are not all there.
+    pub owner: Option<Owner>,
+    pub bootstrap: Bootstrap,
+    /// The wanted claims.
+    pub claims: Vec<Claim>,
+    /// Every claim that the VSphereVM owns.
+    pub owned_claims: Vec<Arc<IPAddressClaim>>,
+    /// Why nobody can sign in, if so.
+    pub identity_error: Option<String>,
+    /// The cluster's virtual address, when its endpoint is one.
+    pub vip: Option<std::net::IpAddr>,
+    pub look: Look,
+    pub defects: Defects,
+}
+
+/// One outside effect.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    AddFinalizer,
+    RemoveFinalizer,
+    CreateClaim(Claim),
+    /// Puts our finalizer on a claim: its address must not be released while the machine lives.
+    ProtectClaim(ObjectMeta),
+    /// Takes it off, and deletes the claim.
+    ReleaseClaim(ObjectMeta),
+    /// Writes the status with the condition Cloning: from now on a clone may exist.
+    StoreIntent,
+    Clone {
+        placement: Arc<Placement>,
+        request: Box<CloneRequest>,
+    },
+    /// Records the machine as ours; the task that made it is over.
+    Adopt {
+        machine: ManagedObjectReference,
+    },
+    StoreBiosUuid(String),
+    /// The task is over (or unknown): nothing is in flight.
+    ForgetTask {
+        retry_after: Option<Timestamp>,
+    },
+    Deliver {
+        machine: ManagedObjectReference,
+        delivery: Box<Delivery>,
+    },
+    PowerOn {
+        machine: ManagedObjectReference,
+    },
+    ShutDownGuest {
+        machine: ManagedObjectReference,
+    },
+    PowerOff {
+        machine: ManagedObjectReference,
+    },
+    Cancel {
+        task: ManagedObjectReference,
+    },
+    /// Writes the marker with the instance UUID that vCenter gave, on a machine that our own clone task made.
+    RewriteMarker {
+        machine: ManagedObjectReference,
+        marker: Marker,
+    },
+    Detach {
+        machine: ManagedObjectReference,
+        disks: Vec<VirtualDevice>,
+    },
+    Destroy {
+        machine: ManagedObjectReference,
+    },
+}
+
+impl PartialEq for Claim {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+/// Where the machine stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stand {
+    /// Nothing new to tell.
+    AsBefore,
+    /// It runs and has its addresses.
+    Provisioned,
+    Not {
+        reason: &'static str,
+        severity: Severity,
+        message: String,
+    },
+}
+
+/// Whether the addresses are there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claims {
+    /// None is wanted.
+    None,
+    Fulfilled,
+    Waiting {
+        reason: &'static str,
+        message: String,
+    },
+}
+
+/// What to do, and where the machine stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    pub steps: Vec<Step>,
+    pub is_paused: bool,
+    pub claims: Claims,
+    pub stand: Stand,
+    /// The cards, when they are known now.
+    pub cards: Option<Vec<NetworkStatus>>,
+    /// When to look again, if nothing wakes before.
+    pub again: Option<Duration>,
+    /// vCenter's error, to be told and retried.
+    pub server_error: Option<VSphereError>,
+}
+
+impl Plan {
+    fn waits(&mut self, reason: &'static str, message: impl Into<String>) {
+        self.stand = Stand::Not { reason, severity: Severity::Info, message: message.into() };
+    }
+
+    fn warns(&mut self, reason: &'static str, message: impl Into<String>) {
+        self.stand = Stand::Not { reason, severity: Severity::Warning, message: message.into() };
+    }
+}
+
+/// Decides.
+pub fn plan(observed: &Observed) -> Plan {
+    let mut plan = Plan {
+        steps: Vec::new(),
+        is_paused: observed.is_paused,
+        claims: Claims::None,
+        stand: Stand::AsBefore,
+        cards: None,
+        again: None,
+        server_error: None,
+    };
+    if observed.is_paused {
+        return plan;
+    }
+    if is_deleting(&observed.vm.metadata) {
+        if has_finalizer(&observed.vm.metadata, finalizers::VSPHERE_VM) {
+            deleting(observed, &mut plan);
+        }
+        return plan;
+    }
+    alive(observed, &mut plan);
+    plan
+}
+
+/// The reference in `status.vmRef`, `VirtualMachine:vm-57`.
+pub fn vm_reference(vm: &VSphereVM) -> Option<ManagedObjectReference> {
+    let (kind, id) = vm.status.as_ref()?.vm_ref.as_deref()?.split_once(':')?;
+    Some(ManagedObjectReference::new(kind, id))
+}
+
+/// The reference in `status.taskRef`, `task-59`.
+pub fn task_reference(vm: &VSphereVM) -> Option<ManagedObjectReference> {
+    let id = vm.status.as_ref()?.task_ref.as_deref().filter(|id| !id.is_empty())?;
+    Some(ManagedObjectReference::new("Task", id))
+}
+
+/// Whether a clone may have been sent: its intent is stored, and nothing that came of it is known.
+pub fn is_outcome_unknown(vm: &VSphereVM) -> bool {
+    let Some(status) = &vm.status else { return false };
+    let reason = conditions::get(&status.conditions, PROVISIONED).map(|condition| condition.reason.as_str());
+    status.vm_ref.is_none() && status.task_ref.is_none() && matches!(reason, Some("Cloning" | "CloningFailed" | "TaskFailure"))
+}
+
+/// Whether nothing was ever asked of vCenter for this object.
+pub fn is_untouched(vm: &VSphereVM) -> bool {
+    vm_reference(vm).is_none() && task_reference(vm).is_none() && vm.spec.bios_uuid.is_none() && !is_outcome_unknown(vm)
+}
+
+/// The instance UUID that is asked for: the object's own uid, so that it needs no storing.
+pub fn instance_uuid(vm: &VSphereVM) -> String {
+    vm.metadata.uid.clone().unwrap_or_default().to_ascii_lowercase()
+}
+
+fn name(vm: &VSphereVM) -> &str {
+    vm.metadata.name.as_deref().unwrap_or_default()
+}
+
+fn alive(observed: &Observed, plan: &mut Plan) {
+    let vm = &observed.vm;
+    if !has_finalizer(&vm.metadata, finalizers::VSPHERE_VM) {
+        plan.steps.push(Step::AddFinalizer);
+    }
+    if !claims(observed, plan) {
+        return;
+    }
+    if let Some(message) = &observed.identity_error {
+        plan.warns("WaitingForCredentials", message.clone());
+        return;
+    }
+    if observed.owner.is_none() {
+        plan.waits("WaitingForOwner", "waiting for the Machine and the Cluster that this machine belongs to");
+        return;
+    }
+    if server_error(observed, plan) || task(observed, plan) || pause(observed, plan) {
+        return;
+    }
+    match &observed.look.machine {
+        MachineLook::Gone => {
+            let reference = vm_reference(vm).map(|reference| reference.id).unwrap_or_default();
+            plan.warns(
+                "NotFoundByBIOSUUID",
+                format!("virtual machine {} ({reference}) no longer exists in vCenter; it is not made again: delete its Machine to have it replaced", name(vm)),
+            );
+        }
+        MachineLook::Read(machine) => present(observed, machine, plan),
+        MachineLook::Seen(seen) => {
+            if let Some(question) = &seen.question {
+                plan.warns("WaitingForAnswer", asked(question));
+                return;
+            }
+            let macs: Vec<String> = vm.status.iter().flat_map(|status| &status.network).map(|card| card.mac_addr.clone()).collect();
+            running(observed, &macs, &seen.guest, plan);
+        }
+        MachineLook::Unknown => absent(observed, plan),
+    }
+}
+
+/// Sees to the claims. Whether all of them have their address.
+fn claims(observed: &Observed, plan: &mut Plan) -> bool {
+    if observed.claims.is_empty() {
+        return true;
+    }
+    for claim in &observed.claims {
+        match &claim.claim {
+            None => plan.steps.push(Step::CreateClaim(claim.clone())),
+            Some(known) if !has_finalizer(&known.metadata, finalizers::IP_CLAIM_PROTECTION) && !is_deleting(&known.metadata) => {
+                plan.steps.push(Step::ProtectClaim(known.metadata.clone()));
+            }
+            Some(_) => {}
+        }
+    }
+    let waiting: Vec<String> = observed.claims.iter().filter(|claim| claim.address.is_none()).map(told).collect();
+    if waiting.is_empty() {
+        plan.claims = Claims::Fulfilled;
+        return true;
+    }
+    let is_made = observed.claims.iter().all(|claim| claim.claim.is_some());
+    let reason = if is_made { "WaitingForIPAddress" } else { "IPAddressClaimsBeingCreated" };
+    let message = format!("waiting for addresses: {}", waiting.join("; "));
+    plan.claims = Claims::Waiting { reason, message: message.clone() };
+    if is_untouched(&observed.vm) {
+        plan.waits("WaitingForStaticIPAllocation", message);
+    }
+    false
+}
+
+/// A claim that has no address, and why, if its pool says.
+fn told(claim: &Claim) -> String {
+    let status = claim.claim.as_ref().and_then(|claim| claim.status.as_ref());
+    let condition = status.and_then(|status| conditions::get(&status.conditions, "Ready"));
+    let why = condition.filter(|condition| !condition.message.is_empty()).map(|condition| format!(" ({})", condition.message));
+    format!("{} from {} {}{}", claim.name, claim.pool.kind, claim.pool.name, why.unwrap_or_default())
+}
+
+/// Whether vCenter's error stops the pass.
+fn server_error(observed: &Observed, plan: &mut Plan) -> bool {
+    let Some(error) = &observed.look.error else { return false };
+    plan.server_error = Some(error.clone());
+    plan.again = error.reaction().delay();
+    if !error.is_about_server() {
+        if matches!(error, VSphereError::Missing { .. } | VSphereError::Ambiguous { .. }) {
+            // What is missing may be made by a person at any time; nothing tells.
+            plan.again = Some(TASK_RETRY);
+        }
+        plan.warns("CloningFailed", error.to_string());
+    }
+    true
+}
+
+/// Sees to the task. Whether the pass ends here.
+fn task(observed: &Observed, plan: &mut Plan) -> bool {
+    let vm = &observed.vm;
+    let (Some(reference), Some(look)) = (task_reference(vm), &observed.look.task) else { return false };
+    let has_machine = vm_reference(vm).is_some();
+    match look {
+        TaskLook::Forgotten => {
+            plan.steps.push(Step::ForgetTask { retry_after: None });
+            plan.again = Some(Duration::ZERO);
+            true
+        }
+        TaskLook::Known(task) => match &task.state {
+            TaskState::Running => {
+                let done = task.progress.map(|progress| format!(", {progress} % done")).unwrap_or_default();
+                let since = task.queued.strftime("%T");
+                let (reason, doing) = match task.what.as_str() {
+                    "VirtualMachine.powerOn" => ("PoweringOn", "to be powered on"),
+                    "VirtualMachine.clone" => ("Cloning", "to be cloned"),
+                    _ if has_machine => ("PoweringOn", "to be configured"),
+                    _ => ("Cloning", "to be cloned"),
+                };
+                plan.waits(reason, format!("waiting for {} {doing} since {since} ({}{done})", name(vm), reference.id));
+                true
+            }
+            TaskState::Succeeded(Some(machine)) if !has_machine && machine.kind == "VirtualMachine" => {
+                plan.steps.push(Step::Adopt { machine: machine.clone() });
+                plan.waits("Cloning", format!("{} was cloned as {}", name(vm), machine.id));
+                true
+            }
+            TaskState::Succeeded(_) => {
+                let delivered = vm_reference(vm).filter(|_| task.what == "VirtualMachine.reconfigure" && !is_deleting(&vm.metadata));
+                if let Some(machine) = delivered {
+                    // The only reconfiguration of a machine that is to live is the delivery of its configuration.
+                    plan.waits("PoweringOn", format!("powering on {} ({})", name(vm), machine.id));
+                    plan.steps.push(Step::PowerOn { machine });
+                } else {
+                    plan.steps.push(Step::ForgetTask { retry_after: None });
+                }
+                true
+            }
+            TaskState::Failed(report) if report.reaction() == Reaction::Done => {
+                plan.steps.push(Step::ForgetTask { retry_after: None });
+                true
+            }
+            TaskState::Failed(report) => {
+                let delay =
+                    if report.reaction() == Reaction::Duplicate { LOOK_AGAIN } else { report.reaction().delay().unwrap_or(TASK_RETRY) };
+                let retry_after = SignedDuration::try_from(delay).ok().and_then(|delay| observed.now.checked_add(delay).ok());
+                plan.steps.push(Step::ForgetTask { retry_after });
+                plan.again = Some(delay);
+                let reason = match task.what.as_str() {
+                    "VirtualMachine.powerOn" => "PoweringOnFailed",
+                    _ if has_machine => "TaskFailure",
+                    _ => "CloningFailed",
+                };
+                let error = VSphereError::Fault { action: format!("{} of {}", task.what, name(vm)), fault: report.clone() };
+                plan.warns(reason, format!("{error} ({})", reference.id));
+                true
+            }
+        },
+    }
+}
+
+/// Whether a failed task is to rest for some time yet.
+fn pause(observed: &Observed, plan: &mut Plan) -> bool {
+    let until = observed.vm.status.as_ref().and_then(|status| status.retry_after.as_ref()).map(|time| time.0);
+    let left = until.and_then(|until| Duration::try_from(until.duration_since(observed.now)).ok()).filter(|left| !left.is_zero());
+    plan.again = left;
+    left.is_some()
+}
+
+fn asked(question: &str) -> String {
+    format!("the machine waits for an answer in vCenter: {question}")
+}
+
+/// The machine is there and was read.
+fn present(observed: &Observed, machine: &VirtualMachine, plan: &mut Plan) {
+    let vm = &observed.vm;
+    if vm.spec.bios_uuid.is_none() && !machine.bios_uuid.is_empty() {
+        plan.steps.push(Step::StoreBiosUuid(machine.bios_uuid.clone()));
+    }
+    let macs = network::macs(machine);
+    if machine.is_out_of_reach() {
+        plan.warns(
+            "NotReachable",
+            format!("virtual machine {} is {} in vCenter: its host or its datastore is out of reach", name(vm), machine.connection),
+        );
+        plan.again = Some(TASK_RETRY);
+        return;
+    }
+    if let Some(question) = &machine.question {
+        plan.warns("WaitingForAnswer", asked(question));
+        return;
+    }
+    if machine.power == VirtualMachinePowerState::PoweredOn {
+        running(observed, &macs, &machine.guest, plan);
+        return;
+    }
+    plan.cards = Some(network::cards(vm, &observed.claims, &macs, &machine.guest, observed.vip));
+    if machine.bios_uuid.is_empty() || macs.len() < vm.spec.clone.network.devices.len() || macs.iter().any(String::is_empty) {
+        plan.waits("Cloning", format!("waiting for vCenter to tell UUID and MAC addresses of {}", machine.reference.id));
+        plan.again = Some(Duration::from_secs(2));
+        return;
+    }
+    match delivery(observed, machine, &macs) {
+        Err(why) => plan.warns("CloningFailed", why),
+        Ok(None) => plan.waits("WaitingForBootstrapData", waiting_for_data(&observed.bootstrap)),
+        Ok(Some(delivery)) if is_delivered(&delivery, &machine.extra_config) => {
+            plan.steps.push(Step::PowerOn { machine: machine.reference.clone() });
+            plan.waits("PoweringOn", format!("powering on {} ({})", name(vm), machine.reference.id));
+        }
+        Ok(Some(delivery)) => {
+            plan.steps.push(Step::Deliver { machine: machine.reference.clone(), delivery: Box::new(delivery) });
+            plan.waits("PoweringOn", format!("handing {} ({}) its configuration", name(vm), machine.reference.id));
+        }
+    }
+}
+
+fn waiting_for_data(bootstrap: &Bootstrap) -> String {
+    match bootstrap {
+        Bootstrap::Missing { secret } => format!("waiting for secret {secret} with the machine configuration"),
+        Bootstrap::Data(_) => String::new(),
+    }
+}
+
+fn delivery(observed: &Observed, machine: &VirtualMachine, macs: &[String]) -> Result<Option<Delivery>, String> {
+    let (Some(owner), Bootstrap::Data(config)) = (&observed.owner, &observed.bootstrap) else { return Ok(None) };
+    let userdata = network::userdata(config, &observed.vm, &observed.claims, macs).map_err(|error| error.to_string())?;
+    check_size(userdata.len()).map_err(|error| error.to_string())?;
+    // What was recorded at the first delivery stays: disks that were attached since are not ours.
+    let disks = machine.extra_config.get(vsphere::marker::DISKS_KEY).filter(|text| !text.is_empty()).cloned();
+    Ok(Some(Delivery {
+        marker: Marker::new(owner.clone(), &machine.instance_uuid),
+        disks: disks.unwrap_or_else(|| machine.own_disks()),
+        metadata: network::metadata(&observed.vm, &observed.claims, macs),
+        userdata,
+    }))
+}
+
+/// The machine runs.
+fn running(observed: &Observed, macs: &[String], guest: &vsphere::GuestState, plan: &mut Plan) {
+    let vm = &observed.vm;
+    let cards = network::cards(vm, &observed.claims, macs, guest, observed.vip);
+    let lacking = network::without_address(vm, &cards);
+    let has_any = cards.iter().any(|card| !card.ip_addrs.is_empty());
+    if lacking.is_empty() && (has_any || cards.is_empty()) {
+        plan.stand = Stand::Provisioned;
+    } else {
+        let message = format!(
+            "waiting for VMware tools to report an address on {} (no address was given beforehand, so they are the only source: is the vmtoolsd extension in the image, and does DHCP answer?)",
+            lacking.join(", ")
+        );
+        plan.waits("WaitingForIPAllocation", message);
+    }
+    plan.cards = Some(cards);
+}
+
+/// Nothing that belongs to this object is known.
+fn absent(observed: &Observed, plan: &mut Plan) {
+    let (Some(placement), Some(candidates), Some(owner)) = (&observed.look.placement, &observed.look.candidates, &observed.owner) else {
+        return;
+    };
+    let vm = &observed.vm;
+    let is_afresh = observed.defects.has(Defect::CloneAfresh) && is_outcome_unknown(vm);
+    if !is_afresh {
+        if observed.look.clones.iter().any(|task| !task.is_over()) {
+            plan.waits("Cloning", format!("waiting for a running clone of {} whose outcome is not known yet", placement.template.path));
+            plan.again = Some(LOOK_AGAIN);
+            return;
+        }
+        if let Some(ours) = candidates.iter().find(|candidate| is_provably_ours(observed, candidate, owner)) {
+            plan.steps.push(Step::Adopt { machine: ours.reference.clone() });
+            plan.waits("Cloning", format!("{} is there already as {}", name(vm), ours.reference.id));
+            return;
+        }
+        if let Some(foreign) = candidates.iter().find(|candidate| candidate.name == name(vm)) {
+            let message = format!(
+                "{}/{} exists ({}) and was not made for this Machine (no valid ownership marker): it is left alone; rename or remove it, or delete the Machine",
+                placement.folder_path, foreign.name, foreign.reference.id
+            );
+            plan.warns("CloningFailed", message);
+            plan.again = Some(TASK_RETRY);
+            return;
+        }
+    }
+    let Bootstrap::Data(config) = &observed.bootstrap else {
+        plan.waits("WaitingForBootstrapData", waiting_for_data(&observed.bootstrap));
+        return;
+    };
+    let size = network::userdata(config, vm, &observed.claims, &network::placeholder_macs(vm)).map(|text| text.len());
+    let checked = size.map_err(|error| error.to_string()).and_then(|size| check_size(size).map_err(|error| error.to_string()));
+    if let Err(why) = checked {
+        plan.warns("CloningFailed", why);
+        return;
+    }
+    let request = request(observed, owner, is_afresh);
+    if let Err(error) = clone_spec(&request, placement) {
+        plan.again = error.reaction().delay();
+        plan.warns("CloningFailed", error.to_string());
+        return;
+    }
+    plan.waits("Cloning", format!("cloning {} from {} into {}", request.name, placement.template.path, placement.folder_path));
+    plan.steps.push(Step::StoreIntent);
+    plan.steps.push(Step::Clone { placement: placement.clone(), request: Box::new(request) });
+}
+
+/// By its marker; or, when vCenter gave it another instance UUID than the one asked for, by the clone task that made it.
+fn is_provably_ours(observed: &Observed, candidate: &VirtualMachine, owner: &Owner) -> bool {
+    if is_ours(&candidate.extra_config, &candidate.instance_uuid, owner) {
+        return true;
+    }
+    let is_meant = Marker::read(&candidate.extra_config)
+        .is_some_and(|marker| marker.owner == *owner && marker.is_valid_for(&instance_uuid(&observed.vm)));
+    let is_made = observed.look.clones.iter().any(|task| task.state == TaskState::Succeeded(Some(candidate.reference.clone())));
+    candidate.name == name(&observed.vm) && is_meant && is_made
+}
+
+fn request(observed: &Observed, owner: &Owner, is_afresh: bool) -> CloneRequest {
+    let vm = &observed.vm;
+    let spec = &vm.spec.clone;
+    let uuid = if is_afresh { uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, name(vm).as_bytes()).to_string() } else { instance_uuid(vm) };
+    let marker = Marker::new(owner.clone(), &uuid);
+    CloneRequest {
+        name: if is_afresh { format!("{}-again", name(vm)) } else { name(vm).to_owned() },
+        marker: (!observed.defects.has(Defect::CloneWithoutMarker)).then_some(marker),
+        instance_uuid: uuid,
+        is_linked: spec.clone_mode.unwrap_or_default() == CloneMode::LinkedClone,
+        cpus: spec.num_cpus.unwrap_or(CPUS).max(CPUS),
+        cores_per_socket: spec.num_cores_per_socket.filter(|cores| *cores > 0),
+        memory_mib: spec.memory_mib.filter(|memory| *memory > 0).unwrap_or(MEMORY_MIB),
+        disk_gib: spec.disk_gib,
+        additional_disks_gib: spec.additional_disks_gib.clone(),
+        macs: spec.network.devices.iter().map(|card| card.mac_addr.clone().filter(|mac| !mac.is_empty())).collect(),
+        extra_config: spec.custom_vmx_keys.clone(),
+    }
+}
+
+/// Everything of the machine is gone: lets addresses and object go.
+fn release(observed: &Observed, plan: &mut Plan) {
+    let held = observed
+        .owned_claims
+        .iter()
+        .filter(|claim| has_finalizer(&claim.metadata, finalizers::IP_CLAIM_PROTECTION) || !is_deleting(&claim.metadata));
+    plan.steps.extend(held.map(|claim| Step::ReleaseClaim(claim.metadata.clone())));
+    plan.steps.push(Step::RemoveFinalizer);
+}
+
+fn deleting(observed: &Observed, plan: &mut Plan) {
+    let vm = &observed.vm;
+    if is_untouched(vm) || observed.defects.has(Defect::ForgetVm) {
+        return release(observed, plan);
+    }
+    if let Some(message) = &observed.identity_error {
+        plan.warns("Deleting", format!("{} cannot be removed from vCenter: {message}", name(vm)));
+        return;
+    }
+    let Some(owner) = &observed.owner else {
+        plan.warns("Deleting", "whose machine this is cannot be told any more: its VSphereMachine or Cluster is gone; put them back, or remove the virtual machine by hand and then the finalizer");
+        return;
+    };
+    if observed.look.error.is_some() {
+        server_error(observed, plan);
+        if let Some(error) = observed.look.error.as_ref().filter(|error| !error.is_about_server()) {
+            plan.warns("Deleting", error.to_string());
+        }
+        return;
+    }
+    if let (Some(reference), Some(TaskLook::Known(running))) = (task_reference(vm), &observed.look.task)
+        && !running.is_over()
+    {
+        if running.what == "VirtualMachine.clone" && !running.is_cancelled {
+            plan.steps.push(Step::Cancel { task: reference.clone() });
+        }
+        plan.waits("Deleting", format!("waiting for {} ({}) to end", running.what, reference.id));
+        return;
+    }
+    if task(observed, plan) {
+        return;
+    }
+    // A clone that failed needs no rest before it is cleaned up; a failed destruction does.
+    if vm_reference(vm).is_some() && pause(observed, plan) {
+        return;
+    }
+    match &observed.look.machine {
+        MachineLook::Gone => release(observed, plan),
+        MachineLook::Read(machine) => take_down(observed, machine, owner, plan),
+        MachineLook::Seen(_) => {}
+        MachineLook::Unknown => {
+            let candidates = observed.look.candidates.as_deref().unwrap_or_default();
+            let is_named = |candidate: &&VirtualMachine| observed.defects.has(Defect::DestroyByName) && candidate.name == name(vm);
+            if observed.look.clones.iter().any(|task| !task.is_over()) {
+                plan.waits("Deleting", "waiting for a running clone whose outcome is not known yet");
+                plan.again = Some(LOOK_AGAIN);
+            } else if let Some(ours) =
+                candidates.iter().find(|candidate| is_provably_ours(observed, candidate, owner) || is_named(candidate))
+            {
+                plan.steps.push(Step::Adopt { machine: ours.reference.clone() });
+            } else {
+                release(observed, plan);
+            }
+        }
+    }
+}
+
+fn take_down(observed: &Observed, machine: &VirtualMachine, owner: &Owner, plan: &mut Plan) {
+    let vm = &observed.vm;
+    let reference = machine.reference.clone();
+    let is_checked = observed.defects.has(Defect::DestroyByName) || is_ours(&machine.extra_config, &machine.instance_uuid, owner);
+    if !is_checked {
+        let marker = Marker::read(&machine.extra_config);
+        if marker.is_some_and(|marker| marker.owner == *owner && marker.is_valid_for(&instance_uuid(vm))) {
+            // Our clone, under another UUID than asked for; it went before its marker was written anew.
+            plan.steps.push(Step::RewriteMarker { machine: reference, marker: Marker::new(owner.clone(), &machine.instance_uuid) });
+            plan.waits("Deleting", format!("writing the ownership marker of {}", machine.reference.id));
+            return;
+        }
+        let message = format!(
+            "virtual machine {} ({}) carries no valid ownership marker of this Machine: it is left alone; remove it by hand in vCenter if it may go",
+            machine.name, machine.reference.id
+        );
+        plan.warns("Deleting", message);
+        plan.again = Some(TASK_RETRY);
+        return;
+    }
+    if machine.is_out_of_reach() {
+        plan.warns(
+            "Deleting",
+            format!(
+                "virtual machine {} is {} in vCenter: it can be removed when its host or datastore is back",
+                machine.name, machine.connection
+            ),
+        );
+        plan.again = Some(TASK_RETRY);
+        return;
+    }
+    if machine.power == VirtualMachinePowerState::PoweredOn {
+        return switch_off(observed, machine, plan);
+    }
+    let foreign = machine.foreign_disks();
+    if !foreign.is_empty() && !observed.defects.has(Defect::DestroyByName) {
+        let files: Vec<&str> = foreign.iter().filter_map(VirtualDevice::file_name).collect();
+        plan.waits("Deleting", format!("detaching disks that were not made with {}: {}", machine.name, files.join(", ")));
+        plan.steps.push(Step::Detach { machine: reference, disks: foreign });
+        return;
+    }
+    plan.waits("Deleting", format!("destroying {} ({})", machine.name, machine.reference.id));
+    plan.steps.push(Step::Destroy { machine: reference });
+}
+
+/// When the guest was asked to shut down: when the condition that tells so came about.
+fn asked_since(vm: &VSphereVM) -> Option<Timestamp> {
+    let condition = conditions::get_legacy(&vm.status.as_ref()?.deprecated.v1beta1.conditions, SOFT_POWER_OFF)?;
+    (condition.reason.as_deref() == Some(SOFT_IN_PROGRESS)).then_some(condition.last_transition_time.0)
+}
+
+/// Upstream's condition and word for a guest that was asked to shut down.
+pub const SOFT_POWER_OFF: &str = "GuestSoftPowerOffSucceeded";
+pub const SOFT_IN_PROGRESS: &str = "GuestSoftPowerOffInProgress";
+
+fn switch_off(observed: &Observed, machine: &VirtualMachine, plan: &mut Plan) {
+    let vm = &observed.vm;
+    let reference = machine.reference.clone();
+    let mode = vm.spec.power_off_mode.unwrap_or_default();
+    let timeout = vm.spec.guest_soft_power_off_timeout_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    let limit = timeout.map_or(SOFT_TIMEOUT, Duration::from_secs);
+    let has_tools = machine.guest.host_name.is_some();
+    let left = asked_since(vm).map(|since| {
+        let passed = Duration::try_from(observed.now.duration_since(since)).unwrap_or_default();
+        limit.saturating_sub(passed)
+    });
+    match (mode, left) {
+        (PowerOffMode::Hard, _) | (PowerOffMode::TrySoft, Some(Duration::ZERO)) => {
+            plan.waits("Deleting", format!("powering off {} ({})", machine.name, machine.reference.id));
+            plan.steps.push(Step::PowerOff { machine: reference });
+        }
+        (PowerOffMode::TrySoft, None) if !has_tools => {
+            plan.waits(
+                "Deleting",
+                format!("powering off {} ({}): it has no VMware tools to be asked by", machine.name, machine.reference.id),
+            );
+            plan.steps.push(Step::PowerOff { machine: reference });
+        }
+        (PowerOffMode::Soft, None) if !has_tools => {
+            let message = format!(
+                "{} cannot be shut down softly: no VMware tools run in it; set powerOffMode to hard or trySoft, or switch it off by hand",
+                machine.name
+            );
+            plan.warns("Deleting", message);
+        }
+        (_, None) => {
+            plan.waits(SOFT_IN_PROGRESS, format!("asking {} to shut down", machine.name));
+            plan.steps.push(Step::ShutDownGuest { machine: reference });
+            plan.again = (mode == PowerOffMode::TrySoft).then_some(limit);
+        }
+        (mode, Some(left)) => {
+            plan.waits(SOFT_IN_PROGRESS, format!("waiting for {} to shut down", machine.name));
+            plan.again = (mode == PowerOffMode::TrySoft).then_some(left);
+        }
+    }
+}
