@@ -1,8 +1,12 @@
 //! Tests of the whole: the workspace's shape, generated files, worlds in memory, the commands as a user types them.
+#![allow(clippy::disallowed_methods)] // tests read the environment and the clock
 
 mod all {
     mod arrows;
     mod bring_up;
     mod generated;
+    mod journey;
+    mod process;
+    mod transcript;
     pub mod world;
 }
