@@ -114,6 +114,7 @@ pub struct Simulator {
     vcenter: VCenter,
     nodes: Nodes,
     face: Face,
+    hooks: Hooks,
     network: Network,
     shutdown: CancellationToken,
 }
@@ -134,6 +135,7 @@ impl Simulator {
         let network = Network::new(config.clock.clone(), config.latency.vcenter.unreachable);
         let (host, port) = host_and_port(&config.site.server).ok_or_else(|| StartError::Server { server: config.site.server.clone() })?;
         let identity = identity(&host, &config.clock, &random.child("certificate"), config.keys.as_ref()).await?;
+        let hooks = config.hooks.clone();
         let nodes = Nodes::new(node::Options {
             clock: config.clock.clone(),
             random: random.child("nodes"),
@@ -160,7 +162,7 @@ impl Simulator {
         let face = Face::new(vcenter.clone(), config.tls, identity);
         let shutdown = CancellationToken::new();
         tokio::spawn(face.clone().serve(Box::new(network.listen(&host, port)), shutdown.clone()));
-        Ok(Self { vcenter, nodes, face, network, shutdown })
+        Ok(Self { vcenter, nodes, face, hooks, network, shutdown })
     }
 
     /// The way into the simulated network.
@@ -181,6 +183,11 @@ impl Simulator {
     /// The machines, for tests that look into them.
     pub fn nodes(&self) -> &Nodes {
         &self.nodes
+    }
+
+    /// The hooks that every call passes.
+    pub fn hooks(&self) -> &Hooks {
+        &self.hooks
     }
 
     /// The SHA-1 thumbprint of vCenter's certificate.

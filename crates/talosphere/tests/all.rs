@@ -6,6 +6,7 @@ mod all {
     mod bring_up;
     mod generated;
     mod journey;
+    mod kills;
     mod process;
     mod transcript;
     pub mod world;

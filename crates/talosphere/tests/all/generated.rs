@@ -29,7 +29,9 @@ fn the_command_reference_is_fresh() {
     root.build();
     for command in root.get_subcommands() {
         let mut pages = vec![(format!("## talosphere {}", command.get_name()), command.clone())];
-        pages.extend(command.get_subcommands().map(|inner| (format!("### talosphere {} {}", command.get_name(), inner.get_name()), inner.clone())));
+        pages.extend(
+            command.get_subcommands().map(|inner| (format!("### talosphere {} {}", command.get_name(), inner.get_name()), inner.clone())),
+        );
         for (heading, mut page) in pages {
             let help = page.render_long_help().to_string();
             let lines: Vec<&str> = help.lines().map(str::trim_end).collect();

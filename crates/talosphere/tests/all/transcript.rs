@@ -30,7 +30,8 @@ impl Transcript {
         let mut last = String::new();
         let lines: Vec<String> = err.lines().chain(out.lines()).map(|shown| self.normalize(shown)).collect();
         for shown in lines {
-            let is_progress = shown.starts_with("TIME ") && [": waiting", ": ready", ": deleting", ": gone", ": failing"].iter().any(|word| shown.contains(word));
+            let is_progress = shown.starts_with("TIME ")
+                && [": waiting", ": ready", ": deleting", ": gone", ": failing"].iter().any(|word| shown.contains(word));
             if is_progress || shown == last {
                 continue;
             }
@@ -91,7 +92,8 @@ impl Transcript {
 const SUFFIX: &str = "bcdfghjklmnpqrstvwxz2456789";
 
 fn normalize_word(word: &str) -> String {
-    let is_age = |text: &str| !text.is_empty() && text.ends_with(['s', 'm', 'h']) && text.chars().all(|c| c.is_ascii_digit() || "smh".contains(c));
+    let is_age =
+        |text: &str| !text.is_empty() && text.ends_with(['s', 'm', 'h']) && text.chars().all(|c| c.is_ascii_digit() || "smh".contains(c));
     if is_age(word) {
         return "AGE".to_owned();
     }
@@ -108,7 +110,10 @@ fn normalize_word(word: &str) -> String {
             .enumerate()
             .map(|(index, piece)| {
                 let (piece, rest) = piece.split_at(piece.find([',', ':', '.', ';', ')']).unwrap_or(piece.len()));
-                let is_suffix = index > 0 && piece.len() == 5 && piece.chars().all(|c| SUFFIX.contains(c)) && piece.chars().any(|c| c.is_ascii_digit() || !"nodes".contains(c));
+                let is_suffix = index > 0
+                    && piece.len() == 5
+                    && piece.chars().all(|c| SUFFIX.contains(c))
+                    && piece.chars().any(|c| c.is_ascii_digit() || !"nodes".contains(c));
                 if is_suffix { format!("xxxxx{rest}") } else { format!("{piece}{rest}") }
             })
             .collect();

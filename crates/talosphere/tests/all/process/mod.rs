@@ -24,10 +24,14 @@ pub fn is_ci() -> bool {
 
 /// kubectl from the path. Without it a test says what it skipped; in CI it fails.
 pub fn kubectl() -> Option<PathBuf> {
-    let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).map(|folder| folder.join("kubectl")).find(|file| file.is_file());
+    let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+        .map(|folder| folder.join("kubectl"))
+        .find(|file| file.is_file());
     if found.is_none() {
         assert!(!is_ci(), "kubectl is not on the path");
-        eprintln!("skipped: kubectl is not on the path; install it from your distribution's package `kubernetes-client` or https://kubernetes.io/docs/tasks/tools");
+        eprintln!(
+            "skipped: kubectl is not on the path; install it from your distribution's package `kubernetes-client` or https://kubernetes.io/docs/tasks/tools"
+        );
     }
     found
 }
@@ -72,7 +76,10 @@ impl Shell {
         for line in exports.lines() {
             let Some((name, value)) = line.strip_prefix("export ").and_then(|rest| rest.split_once('=')) else { continue };
             let value = value.trim();
-            let value = value.strip_prefix('\'').and_then(|inner| inner.strip_suffix('\'')).map_or(value.to_owned(), |inner| inner.replace("'\\''", "'"));
+            let value = value
+                .strip_prefix('\'')
+                .and_then(|inner| inner.strip_suffix('\''))
+                .map_or(value.to_owned(), |inner| inner.replace("'\\''", "'"));
             self.environment.insert(name.to_owned(), value);
         }
     }

@@ -1,0 +1,282 @@
+//! SIGKILL at every step: the simulator, which lives on in this process, kills the real binary just before and just after the effect of
+//! a call; steps that only touch Kubernetes are killed on their watch event. The same command again must continue, and the verdict is
+//! read from the simulator's truth, never from the product's state.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use kube::api::{ApiResource, DynamicObject};
+use runtime::clock::Clock;
+use runtime::random::Random;
+use simulator::Simulator;
+use simulator::hooks::{Call, Phase, Verdict};
+use talosphere::commands::demo::{Material, own_material};
+use talosphere::commands::simulate;
+use talosphere::host::pki::Pki;
+use talosphere::seams::Seams;
+use talosphere::state::StateDirectory;
+use tokio::net::TcpListener;
+
+use super::process::{Background, Shell, kill, root};
+
+/// When the process dies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum At {
+    /// At the next call of this method, before or after its effect.
+    Call(&'static str, &'static str, Phase),
+    /// When an object of this kind appears whose name contains the text.
+    Object(&'static str, &'static str, &'static str, &'static str),
+}
+
+use At::{Call as C, Object as O};
+use Phase::{After, Before};
+
+const V: &str = "vcenter";
+const T: &str = "talos";
+const K: &str = "kube";
+
+struct World {
+    shell: Shell,
+    seams: Seams,
+    simulator: Arc<Simulator>,
+    armed: Arc<Mutex<Option<(At, Arc<Mutex<std::process::Child>>)>>>,
+    fired: Arc<AtomicBool>,
+    kills: usize,
+}
+
+impl World {
+    async fn start(set: &[&str]) -> Self {
+        let mut seams = Seams::of_process().unwrap();
+        seams.random = Random::system().unwrap();
+        seams.clock = Clock::system();
+        let mut material: Material = own_material(&seams);
+        material.set = set.iter().map(|text| (*text).to_owned()).collect();
+        let simulator = simulate::start(material.site().unwrap(), 0.0, material.neighbours.clone(), &seams).await.unwrap();
+        let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = proxy.local_addr().unwrap();
+        tokio::spawn({
+            let simulator = simulator.clone();
+            async move { simulator.serve_proxy(Box::new(proxy)).await }
+        });
+        let mut shell = Shell::new();
+        for file in ["ipam.yaml", "standard.yaml", "standard.env", "cpi-secrets.yaml"] {
+            std::fs::copy(root().join("examples").join(file), shell.folder.path().join(file)).unwrap();
+        }
+        shell.environment.extend([
+            ("VSPHERE_USERNAME".to_owned(), material.login.user.clone()),
+            ("VSPHERE_PASSWORD".to_owned(), material.login.password.clone()),
+            ("VSPHERE_TLS_THUMBPRINT".to_owned(), simulator.vcenter_thumbprint()),
+            ("TALOSPHERE_PROXY".to_owned(), format!("http://{address}")),
+        ]);
+        for assignment in set {
+            let (name, value) = assignment.split_once('=').unwrap();
+            shell.environment.insert(name.to_owned(), value.to_owned());
+        }
+        let armed: Arc<Mutex<Option<(At, Arc<Mutex<std::process::Child>>)>>> = Arc::default();
+        let fired = Arc::new(AtomicBool::new(false));
+        simulator.hooks().on({
+            let (armed, fired) = (armed.clone(), fired.clone());
+            move |call: &Call| {
+                let mut armed = armed.lock().unwrap();
+                let is_it = matches!(&*armed, Some((At::Call(face, method, phase), _)) if *face == call.face && call.method.contains(method) && *phase == call.phase);
+                if is_it && let Some((_, child)) = armed.take() {
+                    kill(&child);
+                    fired.store(true, Ordering::SeqCst);
+                }
+                Verdict::Proceed
+            }
+        });
+        Self { shell, seams, simulator, armed, fired, kills: 0 }
+    }
+
+    /// Runs a command once for each kill, then once to its end.
+    async fn survive(&mut self, arguments: &[&str], kills: &[At]) {
+        for at in kills {
+            self.fired.store(false, Ordering::SeqCst);
+            let process = self.shell.start(arguments);
+            match at {
+                At::Call(..) => *self.armed.lock().unwrap() = Some((at.clone(), process.child.clone())),
+                At::Object(group, kind, plural, name) => {
+                    let (group, kind, plural, name) = ((*group).to_owned(), (*kind).to_owned(), (*plural).to_owned(), (*name).to_owned());
+                    self.kill_on_object(&process, &group, &kind, &plural, &name).await;
+                }
+            }
+            let status = tokio::task::block_in_place(|| process.wait());
+            self.armed.lock().unwrap().take();
+            assert!(self.fired.load(Ordering::SeqCst), "{arguments:?} ended ({status}) without {at:?}\n{}", process.stderr());
+            self.kills += 1;
+            self.check(&format!("{arguments:?} killed at {at:?}"));
+        }
+        let process = self.shell.start(arguments);
+        let status = tokio::task::block_in_place(|| process.wait());
+        assert!(status.success(), "{arguments:?} after {kills:?}\n{}", process.stderr());
+    }
+
+    /// Watches the process's own API and kills it when the object is there.
+    async fn kill_on_object(&self, process: &Background, group: &str, kind: &str, plural: &str, name: &str) {
+        let directory = StateDirectory::open(&self.shell.folder.path().join("state")).unwrap();
+        let (group, version) = group.rsplit_once('/').map_or(("", group), |(group, version)| (group, version));
+        let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+        let resource = ApiResource {
+            group: group.to_owned(),
+            version: version.to_owned(),
+            api_version,
+            kind: kind.to_owned(),
+            plural: plural.to_owned(),
+        };
+        let limit = tokio::time::Instant::now() + Duration::from_secs(60);
+        loop {
+            assert!(tokio::time::Instant::now() < limit, "{kind} {name} did not appear\n{}", process.stderr());
+            if process.child.lock().unwrap().try_wait().unwrap().is_some() {
+                return;
+            }
+            let Some(owner) = directory.owner().filter(|owner| owner.process == process.child.lock().unwrap().id()) else {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                continue;
+            };
+            let Ok(client) = Pki::open(&directory, &self.seams).await.and_then(|pki| pki.client(&owner.address, &self.seams)) else {
+                continue;
+            };
+            let api: kube::Api<DynamicObject> = kube::Api::all_with(client, &resource);
+            let Ok(list) = api.list(&kube::api::ListParams::default()).await else { continue };
+            let is_there = |object: &DynamicObject| object.metadata.name.as_deref().is_some_and(|found| found.contains(name));
+            if !list.items.iter().any(is_there) {
+                let version = list.metadata.resource_version.unwrap_or_default();
+                let Ok(stream) = api.watch(&kube::api::WatchParams::default(), &version).await else { continue };
+                let mut stream = std::pin::pin!(stream);
+                let appeared = async {
+                    while let Some(Ok(event)) = futures::StreamExt::next(&mut stream).await {
+                        if matches!(&event, kube::api::WatchEvent::Added(object) | kube::api::WatchEvent::Modified(object) if is_there(object))
+                        {
+                            return true;
+                        }
+                    }
+                    false
+                };
+                if !tokio::time::timeout_at(limit, appeared).await.unwrap_or(false) {
+                    continue;
+                }
+            }
+            kill(&process.child);
+            self.fired.store(true, Ordering::SeqCst);
+            return;
+        }
+    }
+
+    /// What must hold at any time.
+    fn check(&self, when: &str) {
+        let truth = self.simulator.truth();
+        let marked: Vec<_> = truth.vms.iter().filter(|vm| !vm.is_template).collect();
+        for vm in &marked {
+            assert!(vm.extra_config.contains_key("guestinfo.talosphere.machine"), "{when}: VM {} has no marker", vm.name);
+        }
+        let mut machines: Vec<&String> = marked.iter().filter_map(|vm| vm.extra_config.get("guestinfo.talosphere.machine")).collect();
+        machines.sort();
+        let all = machines.len();
+        machines.dedup();
+        assert_eq!(machines.len(), all, "{when}: two VMs for one Machine");
+        assert!(truth.address_conflicts.is_empty(), "{when}: {:?}", truth.address_conflicts);
+        assert!(truth.nodes.etcd.len() <= 1, "{when}: {} etcd clusters", truth.nodes.etcd.len());
+    }
+
+    /// What must hold at rest.
+    fn rest(&self, when: &str, machines: usize) {
+        self.check(when);
+        let truth = self.simulator.truth();
+        let names: Vec<&str> = truth.vms.iter().filter(|vm| !vm.is_template).map(|vm| vm.name.as_str()).collect();
+        assert_eq!(names.len(), machines, "{when}: {names:?}");
+    }
+}
+
+const UP: &[&str] = &[
+    "up",
+    "-f",
+    "ipam.yaml",
+    "-f",
+    "standard.yaml",
+    "--workload",
+    "cpi-secrets.yaml",
+    "--env",
+    "standard.env",
+    "-n",
+    "team",
+    "--timeout",
+    "90s",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_at_any_step_is_harmless() {
+    let mut world = World::start(&["CONTROL_PLANE_MACHINE_COUNT=3", "WORKER_MACHINE_COUNT=2"]).await;
+    world
+        .survive(
+            UP,
+            &[
+                O("v1", "Namespace", "namespaces", "team"),
+                O("v1", "Secret", "secrets", "demo"),
+                O("cluster.x-k8s.io/v1beta2", "Cluster", "clusters", "demo"),
+                O("v1", "Secret", "secrets", "demo-talos"),
+                O("cluster.x-k8s.io/v1beta2", "MachineSet", "machinesets", "demo-workers"),
+                O("cluster.x-k8s.io/v1beta2", "Machine", "machines", "demo"),
+                O("infrastructure.cluster.x-k8s.io/v1beta2", "VSphereVM", "vspherevms", "demo"),
+                O("ipam.cluster.x-k8s.io/v1beta2", "IPAddressClaim", "ipaddressclaims", "demo"),
+                O("ipam.cluster.x-k8s.io/v1beta2", "IPAddress", "ipaddresses", "demo"),
+                O("v1", "Secret", "secrets", "bootstrap-data"),
+                C(V, "CloneVM_Task", Before),
+                C(V, "CloneVM_Task", After),
+                C(V, "CloneVM_Task", Before),
+                C(V, "CloneVM_Task", After),
+                C(V, "ReconfigVM_Task", Before),
+                C(V, "ReconfigVM_Task", After),
+                C(V, "ReconfigVM_Task", Before),
+                C(V, "ReconfigVM_Task", After),
+                C(V, "PowerOnVM_Task", Before),
+                C(V, "PowerOnVM_Task", After),
+                C(T, "Bootstrap", Before),
+                C(T, "Bootstrap", After),
+                C(K, "patch", Before),
+                C(K, "patch", After),
+                C(K, "create", Before),
+                C(K, "create", After),
+            ],
+        )
+        .await;
+    world.rest("after up", 5);
+    let scale =
+        |replicas: &'static str| ["scale", "machinedeployment/demo-workers", "--replicas", replicas, "-n", "team", "--timeout", "90s"];
+    world
+        .survive(
+            &scale("3"),
+            &[
+                C(V, "CloneVM_Task", Before),
+                C(V, "CloneVM_Task", After),
+                C(V, "ReconfigVM_Task", Before),
+                C(V, "ReconfigVM_Task", After),
+                C(V, "PowerOnVM_Task", Before),
+                C(V, "PowerOnVM_Task", After),
+            ],
+        )
+        .await;
+    world.rest("after scaling up", 6);
+    world
+        .survive(
+            &scale("1"),
+            &[C(V, "PowerOffVM_Task", Before), C(V, "PowerOffVM_Task", After), C(V, "Destroy_Task", Before), C(V, "Destroy_Task", After)],
+        )
+        .await;
+    world.rest("after scaling down", 4);
+    world
+        .survive(
+            &["delete", "cluster", "demo", "-n", "team", "--yes", "--timeout", "90s"],
+            &[
+                C(V, "PowerOffVM_Task", Before),
+                C(V, "PowerOffVM_Task", After),
+                C(V, "Destroy_Task", Before),
+                C(V, "Destroy_Task", After),
+                C(V, "Destroy_Task", After),
+            ],
+        )
+        .await;
+    world.rest("after deletion", 0);
+    assert!(world.kills >= 40, "{} kills", world.kills);
+}
