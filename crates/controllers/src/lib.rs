@@ -24,6 +24,8 @@ pub mod context;
 pub mod contract;
 pub mod controlplane;
 pub mod edit;
+pub mod inclusterippool;
+pub mod ipaddressclaim;
 pub mod machine;
 pub mod machinedeployment;
 pub mod machinehealthcheck;
@@ -73,6 +75,9 @@ pub const REGISTRATIONS: &[Registration] = &[
     Registration { name: vspherecluster::NAME, start: vspherecluster::start },
     Registration { name: vspheremachine::NAME, start: vspheremachine::start },
     Registration { name: vspherevm::NAME, start: vspherevm::start },
+    Registration { name: inclusterippool::NAME, start: inclusterippool::start },
+    Registration { name: inclusterippool::GLOBAL_NAME, start: inclusterippool::start_global },
+    Registration { name: ipaddressclaim::NAME, start: ipaddressclaim::start },
 ];
 
 /// Which controllers run.
