@@ -480,7 +480,7 @@ async fn pods_are_evicted_as_their_budget_allows() {
     let refused = ask(&server, "POST", &format!("{pods}/p2/eviction"), eviction("p2")).await;
     assert_eq!((refused.code, refused.reason()), (429, "TooManyRequests"));
     assert_eq!(
-        ask(&server, "GET", &format!("/api/v1/pods?fieldSelector=spec.nodeName%3Dn"), Value::Null).await.expect(200)["items"]
+        ask(&server, "GET", "/api/v1/pods?fieldSelector=spec.nodeName%3Dn", Value::Null).await.expect(200)["items"]
             .as_array()
             .unwrap()
             .len(),

@@ -1,5 +1,8 @@
 //! Tests of the API server as its clients see it.
 
+// Helpers of tests may panic as tests may.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::disallowed_methods)]
+
 mod clients;
 mod crud;
 mod discovery;
