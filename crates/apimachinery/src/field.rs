@@ -214,7 +214,15 @@ pub fn quote(text: &str) -> String {
 /// Joins a parent path and a child name with a dot; the root has no dot.
 #[must_use]
 pub fn child(parent: &str, name: &str) -> String {
-    if parent.is_empty() { name.to_owned() } else { format!("{parent}.{name}") }
+    if parent.is_empty() {
+        return name.to_owned();
+    }
+    // Made for every field of every object that is judged: no formatting machinery.
+    let mut path = String::with_capacity(parent.len() + 1 + name.len());
+    path.push_str(parent);
+    path.push('.');
+    path.push_str(name);
+    path
 }
 
 /// The path of a list item.

@@ -324,7 +324,8 @@ impl Write<'_> {
             meta::set(&mut object, "generation", 1);
         }
         for attempt in 1.. {
-            let mut object = object.clone();
+            // Only an object whose name may have to be drawn again is needed again.
+            let mut object = if prefix.is_some() { object.clone() } else { std::mem::take(&mut object) };
             if let Some(prefix) = &prefix {
                 meta::set(&mut object, "name", names::generated(prefix, &self.inner.names.name_suffix(5)));
             }
@@ -426,26 +427,26 @@ impl Write<'_> {
             return Ok((Decision::Unchanged, Vec::new()));
         }
         let is_custom_status = subresource == "status" && self.resource().is_custom();
-        if is_custom_status && self.is_stored_version() {
+        let mut warnings = if is_custom_status && self.is_stored_version() {
             // Nothing but the status counts: the rest need not be looked at.
-            wanted = status_only(&wanted, &stored);
-        }
-        let mut warnings = self.decode(&mut wanted)?;
-        let mut object = if self.is_stored_version() { wanted.clone() } else { self.to_stored(wanted.clone())? };
+            self.decode_status(&mut wanted)?
+        } else {
+            self.decode(&mut wanted)?
+        };
+        let shown = (!self.is_stored_version()).then(|| wanted.clone());
+        let mut object = self.to_stored(wanted)?;
         restore_metadata(&mut object, &stored);
         self.isolate(&mut object, &stored, subresource);
         let now = self.inner.clock.now_seconds().to_string();
         strategy::prepare_update(self.resource(), &mut object, &stored, subresource, &now);
-        if object == stored {
-            return Ok((Decision::Unchanged, warnings));
+        if !is_custom_status {
+            let errors = check_metadata(self.resource(), &object, Some(&stored));
+            if !errors.is_empty() {
+                return Err(self.invalid(name, errors));
+            }
         }
-        let errors = check_metadata(self.resource(), &object, Some(&stored));
-        if !errors.is_empty() {
-            return Err(self.invalid(name, errors));
-        }
-        let shown = (!self.is_stored_version()).then_some(&wanted);
         let admitting = Admitting { name, old: Some(&stored), old_shown: converted.as_ref(), subresource };
-        warnings.extend(self.admit(&admitting, shown, &mut object)?);
+        warnings.extend(self.admit(&admitting, shown.as_ref(), &mut object)?);
         restore_metadata(&mut object, &stored);
         if self.resource().has_generation() && subresource != "status" && differs_in_specification(&object, &stored) {
             meta::set(&mut object, "generation", meta::generation(&stored) + 1);
@@ -457,29 +458,31 @@ impl Write<'_> {
         Ok((decision, warnings))
     }
 
+    /// As [`Write::decode`], for the status alone.
+    fn decode_status(&self, wanted: &mut Value) -> Result<Vec<String>, StatusError> {
+        let Some(map) = wanted.as_object_mut() else { return Ok(Vec::new()) };
+        let Some(status) = map.get_mut("status").map(Value::take) else { return Ok(Vec::new()) };
+        let mut alone = json!({"status": status});
+        let warnings = self.decode(&mut alone)?;
+        if let Some(slot) = wanted.get_mut("status") {
+            *slot = alone.get_mut("status").map(Value::take).unwrap_or_default();
+        }
+        Ok(warnings)
+    }
+
     /// A write to the object leaves its status alone, and the reverse.
     fn isolate(&self, object: &mut Value, stored: &Value, subresource: &str) {
-        let keep = |object: &mut Value, field: &str| {
-            let Some(map) = object.as_object_mut() else { return };
-            match stored.get(field) {
-                Some(value) => drop(map.insert(field.to_owned(), value.clone())),
-                None => drop(map.shift_remove(field)),
-            }
-        };
         let has_status = self.resource().stored().is_some_and(|version| version.has_status);
         if subresource == "status" {
-            let fields: Vec<String> = object.as_object().into_iter().flat_map(|map| map.keys().cloned()).collect();
-            let kept =
-                fields.iter().map(String::as_str).chain(stored.as_object().into_iter().flat_map(|map| map.keys().map(String::as_str)));
-            let kept: Vec<String> = kept.filter(|field| !matches!(*field, "status" | "metadata")).map(str::to_owned).collect();
-            for field in kept {
-                keep(object, &field);
+            let is_kept = |field: &str| field != "status" && (field != "metadata" || self.resource().is_custom());
+            if let Some(map) = object.as_object_mut() {
+                map.retain(|field, _| !is_kept(field) || stored.get(field).is_some());
             }
-            if self.resource().is_custom() {
-                keep(object, "metadata");
+            for field in stored.as_object().into_iter().flat_map(|map| map.keys()).filter(|field| is_kept(field)) {
+                keep(object, stored, field);
             }
         } else if has_status && subresource != "finalize" {
-            keep(object, "status");
+            keep(object, stored, "status");
         }
     }
 
@@ -605,6 +608,7 @@ const SYSTEM: &[&str] =
 fn restore_metadata(object: &mut Value, stored: &Value) {
     for field in SYSTEM {
         match meta::at(stored, &["metadata", field]) {
+            Some(value) if meta::at(object, &["metadata", field]) == Some(value) => {}
             Some(value) => meta::set(object, field, value.clone()),
             None => meta::unset(object, field),
         }
@@ -619,28 +623,20 @@ fn restore_metadata(object: &mut Value, stored: &Value) {
     }
 }
 
-fn status_only(wanted: &Value, stored: &Value) -> Value {
-    let mut out = serde_json::Map::new();
-    for field in ["apiVersion", "kind", "metadata"] {
-        if let Some(value) = stored.get(field) {
-            out.insert(field.to_owned(), value.clone());
-        }
+/// Puts a field back as it is stored.
+fn keep(object: &mut Value, stored: &Value, field: &str) {
+    let Some(map) = object.as_object_mut() else { return };
+    match stored.get(field) {
+        Some(value) if map.get(field) == Some(value) => {}
+        Some(value) => drop(map.insert(field.to_owned(), value.clone())),
+        None => drop(map.shift_remove(field)),
     }
-    if let Some(status) = wanted.get("status") {
-        out.insert("status".to_owned(), status.clone());
-    }
-    Value::Object(out)
 }
 
 fn differs_in_specification(object: &Value, stored: &Value) -> bool {
-    let fields = |value: &Value| -> Vec<(String, Value)> {
-        let map = value.as_object().cloned().unwrap_or_default();
-        map.into_iter().filter(|(key, _)| !matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind")).collect()
-    };
-    let (mut left, mut right) = (fields(object), fields(stored));
-    left.sort_by(|a, b| a.0.cmp(&b.0));
-    right.sort_by(|a, b| a.0.cmp(&b.0));
-    left != right
+    let (Some(object), Some(stored)) = (object.as_object(), stored.as_object()) else { return true };
+    let counts = |field: &&String| !matches!(field.as_str(), "metadata" | "status" | "apiVersion" | "kind");
+    object.keys().chain(stored.keys()).filter(counts).any(|field| object.get(field) != stored.get(field))
 }
 
 /// Whether nothing holds a deleted object any longer.
@@ -660,7 +656,7 @@ fn check_metadata(resource: &Resource, object: &Value, old: Option<&Value>) -> V
             strategy::name_rule(&resource.id).check(name, false).into_iter().map(|why| FieldError::invalid("metadata.name", name, why)),
         );
     }
-    let metadata = object.get("metadata").cloned().unwrap_or_default();
+    let metadata = object.get("metadata").unwrap_or(&Value::Null);
     for (field, kind) in [("labels", "object"), ("annotations", "object"), ("finalizers", "array"), ("ownerReferences", "array")] {
         let is_right = match metadata.get(field) {
             None | Some(Value::Null) => true,
