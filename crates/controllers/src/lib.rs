@@ -71,6 +71,10 @@ pub struct Registration {
 pub const REGISTRATIONS: &[Registration] = &[
     Registration { name: cluster::NAME, start: cluster::start },
     Registration { name: machine::NAME, start: machine::start },
+    Registration { name: machineset::NAME, start: machineset::start },
+    Registration { name: machinedeployment::NAME, start: machinedeployment::start },
+    Registration { name: machinehealthcheck::NAME, start: machinehealthcheck::start },
+    Registration { name: clusterresourceset::NAME, start: clusterresourceset::start },
     Registration { name: talosconfig::NAME, start: talosconfig::start },
     Registration { name: vspherecluster::NAME, start: vspherecluster::start },
     Registration { name: vspheremachine::NAME, start: vspheremachine::start },
