@@ -17,9 +17,12 @@ use talos::secrets::{Bundle, SecretsError};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnusableBundle(pub String);
 
-/// Parsed bundles, so that a Secret is parsed once for each of its versions.
+/// The bundle of a Secret, or why there is none.
+type Parsed = Result<Arc<Bundle>, UnusableBundle>;
+
+/// Parsed bundles, so that a Secret is parsed once for each of its versions: by uid, with the version that was parsed.
 #[derive(Clone, Default)]
-pub struct Bundles(Arc<Mutex<BTreeMap<String, (String, Result<Arc<Bundle>, UnusableBundle>)>>>);
+pub struct Bundles(Arc<Mutex<BTreeMap<String, (String, Parsed)>>>);
 
 impl std::fmt::Debug for Bundles {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

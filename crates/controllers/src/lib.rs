@@ -33,6 +33,7 @@ pub mod machineset;
 pub mod mirror;
 pub mod status;
 pub mod talosconfig;
+pub mod taloscontrolplane;
 pub mod vspherecluster;
 pub mod vspheremachine;
 pub mod vspherevm;
@@ -76,6 +77,7 @@ pub const REGISTRATIONS: &[Registration] = &[
     Registration { name: machinehealthcheck::NAME, start: machinehealthcheck::start },
     Registration { name: clusterresourceset::NAME, start: clusterresourceset::start },
     Registration { name: talosconfig::NAME, start: talosconfig::start },
+    Registration { name: taloscontrolplane::NAME, start: taloscontrolplane::start },
     Registration { name: vspherecluster::NAME, start: vspherecluster::start },
     Registration { name: vspheremachine::NAME, start: vspheremachine::start },
     Registration { name: vspherevm::NAME, start: vspherevm::start },
