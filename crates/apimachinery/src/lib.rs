@@ -7,6 +7,7 @@
 //! Messages are those a genuine kube-apiserver gives, because users and tools match on them.
 
 pub mod admission;
+pub mod cel;
 pub mod field;
 pub mod gvk;
 pub mod jsonpath;

@@ -7,13 +7,15 @@
 //! and the extensions `x-kubernetes-int-or-string`, `-preserve-unknown-fields`, `-embedded-resource`, `-list-type` and
 //! `-list-map-keys`.
 //!
-//! CEL rules (`x-kubernetes-validations`) are not carried out: the rules in use belong to kinds whose admission states
-//! them in Rust. A schema is cheap to clone and shared between servers.
+//! Rules in CEL (`x-kubernetes-validations`) are carried out as far as [`crate::cel`] understands them; the others are
+//! passed over and named by [`Schema::unread_rules`], since network add-ons bring definitions whose rules nobody here can
+//! choose. A schema is cheap to clone and shared between servers.
 
 mod defaults;
 mod formats;
 mod parse;
 mod prune;
+mod rules;
 mod scale;
 mod validate;
 
@@ -23,7 +25,8 @@ use std::sync::{Arc, OnceLock};
 use regex::Regex;
 use serde_json::Value;
 
-use crate::field::FieldError;
+use crate::cel::Expression;
+use crate::field::{ErrorKind, FieldError};
 
 pub use scale::{scale_spec_errors, scale_status_errors};
 
@@ -41,6 +44,7 @@ pub struct SchemaError {
 #[derive(Clone, Debug)]
 pub struct Schema {
     root: Arc<Node>,
+    unread: Arc<[String]>,
 }
 
 impl Schema {
@@ -49,13 +53,21 @@ impl Schema {
     /// # Errors
     /// When a keyword has a value of the wrong type or an unknown one, naming the place.
     pub fn from_openapi(schema: &Value) -> Result<Self, SchemaError> {
-        Ok(Self { root: Arc::new(parse::Parser::default().node(schema, "openAPIV3Schema")?) })
+        let mut parser = parse::Parser::default();
+        let root = parser.node(schema, "openAPIV3Schema")?;
+        Ok(Self { root: Arc::new(root), unread: parser.unread.into() })
     }
 
     /// A schema that knows nothing and keeps everything.
     #[must_use]
     pub fn preserving() -> Self {
-        Self { root: Arc::new(Node { preserve_unknown: true, ..Node::default() }) }
+        Self { root: Arc::new(Node { preserve_unknown: true, ..Node::default() }), unread: Arc::from([]) }
+    }
+
+    /// The rules in CEL that are not carried out, each with its place and the reason.
+    #[must_use]
+    pub fn unread_rules(&self) -> &[String] {
+        &self.unread
     }
 
     /// Fills in defaults where fields are missing; a null in a field that is not nullable counts as missing.
@@ -154,6 +166,21 @@ struct Node {
     list_type: ListType,
     default: Option<Value>,
     rules: Rules,
+    /// Whether there is a rule in CEL here or below.
+    has_cel: bool,
+}
+
+/// A rule in CEL.
+#[derive(Debug)]
+struct CelRule {
+    expression: Expression,
+    message: Option<String>,
+    message_expression: Option<Expression>,
+    kind: ErrorKind,
+    /// What the error is about, below the value that the rule is on.
+    field_path: String,
+    /// Whether the rule is on a change, and so asked only when there is an old value.
+    is_transition: bool,
 }
 
 /// Judgements on a value, whatever its structure.
@@ -177,6 +204,7 @@ struct Rules {
     any_of: Vec<Node>,
     one_of: Vec<Node>,
     not: Option<Box<Node>>,
+    cel: Vec<CelRule>,
 }
 
 #[derive(Clone, Debug)]

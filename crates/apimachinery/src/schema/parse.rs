@@ -1,18 +1,22 @@
 //! Reads `openAPIV3Schema` into nodes.
 //!
-//! Keywords without a meaning for values (`description`, `title`, `example`, `externalDocs`, `x-kubernetes-map-type` and
-//! CEL rules) are passed over. A keyword of the wrong type is an error: a rule that is silently not applied is worse.
+//! Keywords without a meaning for values (`description`, `title`, `example`, `externalDocs`, `x-kubernetes-map-type`) are
+//! passed over. A keyword of the wrong type is an error: a rule that is silently not applied is worse.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use serde_json::{Map, Value};
 
-use super::{Additional, Limit, ListType, Node, Pattern, Rules, SchemaError, Type};
+use super::{Additional, CelRule, Limit, ListType, Node, Pattern, Rules, SchemaError, Type};
+use crate::cel::Expression;
+use crate::field::ErrorKind;
 
 /// Reads nodes; patterns of the same text are shared.
 #[derive(Default)]
 pub(super) struct Parser {
+    /// Rules in CEL that are not understood.
+    pub(super) unread: Vec<String>,
     patterns: BTreeMap<String, Arc<Pattern>>,
 }
 
@@ -35,7 +39,13 @@ impl Parser {
             Some(schema) => Additional::Schema(Box::new(self.node(schema, &format!("{path}.additionalProperties"))?)),
         };
         let items = map.get("items").map(|schema| self.node(schema, &format!("{path}.items")).map(Box::new)).transpose()?;
+        let rules = self.rules(map, path)?;
+        let has_cel = !rules.cel.is_empty()
+            || properties.values().any(|node| node.has_cel)
+            || items.as_ref().is_some_and(|node| node.has_cel)
+            || matches!(&additional, Additional::Schema(node) if node.has_cel);
         Ok(Node {
+            has_cel,
             types: types(map, path)?,
             nullable: flag("nullable")?,
             int_or_string: flag("x-kubernetes-int-or-string")?,
@@ -46,7 +56,7 @@ impl Parser {
             items,
             list_type: list_type(map, path)?,
             default: map.get("default").filter(|v| !v.is_null()).cloned(),
-            rules: self.rules(map, path)?,
+            rules,
         })
     }
 
@@ -55,6 +65,43 @@ impl Parser {
         let path = format!("{path}.{name}");
         let list = value.as_array().ok_or_else(|| wrong(&path, "must be a list"))?;
         list.iter().enumerate().map(|(i, schema)| self.node(schema, &format!("{path}[{i}]"))).collect()
+    }
+
+    fn cel(&mut self, map: &Map<String, Value>, path: &str) -> Result<Vec<CelRule>, SchemaError> {
+        let Some(value) = map.get("x-kubernetes-validations") else { return Ok(Vec::new()) };
+        let path = format!("{path}.x-kubernetes-validations");
+        let list = value.as_array().ok_or_else(|| wrong(&path, "must be a list"))?;
+        let mut rules = Vec::new();
+        for (i, rule) in list.iter().enumerate() {
+            let text = |name: &str| rule.get(name).and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty());
+            let expression = text("rule").ok_or_else(|| wrong(&format!("{path}[{i}].rule"), "must be given"))?;
+            let compiled = match rule.get("optionalOldSelf").and_then(Value::as_bool) {
+                Some(true) => Err("optionals are not understood".to_owned()),
+                _ => Expression::compile(expression).map_err(|error| error.to_string()),
+            };
+            let expression = match compiled {
+                Ok(expression) => expression,
+                Err(why) => {
+                    self.unread.push(format!("{path}[{i}]: {expression}: {why}"));
+                    continue;
+                }
+            };
+            let is_transition = expression.mentions("oldSelf");
+            rules.push(CelRule {
+                expression,
+                message: text("message").map(str::to_owned),
+                message_expression: text("messageExpression").and_then(|text| Expression::compile(text).ok()),
+                kind: match text("reason") {
+                    Some("FieldValueForbidden") => ErrorKind::Forbidden,
+                    Some("FieldValueRequired") => ErrorKind::Required,
+                    Some("FieldValueDuplicate") => ErrorKind::Duplicate,
+                    _ => ErrorKind::Invalid,
+                },
+                field_path: text("fieldPath").unwrap_or_default().to_owned(),
+                is_transition,
+            });
+        }
+        Ok(rules)
     }
 
     fn rules(&mut self, map: &Map<String, Value>, path: &str) -> Result<Rules, SchemaError> {
@@ -81,11 +128,13 @@ impl Parser {
             }
         };
         let required = list("required")?;
+        let cel = self.cel(map, path)?;
         let pattern = text("pattern")?.map(|text| {
             let pattern = || Arc::new(Pattern { text: text.clone(), compiled: OnceLock::new() });
             self.patterns.entry(text.clone()).or_insert_with(pattern).clone()
         });
         Ok(Rules {
+            cel,
             required: required.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
             enumeration: list("enum")?,
             format: text("format")?,

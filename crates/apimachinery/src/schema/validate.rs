@@ -1,13 +1,14 @@
 //! Judges values, in the order and with the words of a genuine kube-apiserver.
 //!
-//! First every node's own rules and those below it, then the lists that must hold each item once, then embedded objects.
+//! First every node's own rules and those below it, then the lists that must hold each item once, then embedded objects, and
+//! at last the rules in CEL.
 //! A subtree equal to the old one is not judged (ratcheting, as from Kubernetes 1.33 on): items of a list are compared
 //! with their predecessors only where keys tell them apart.
 
 use serde_json::{Map, Value, json};
 
-use super::formats;
 use super::{Additional, ListType, Node, Rules, Type};
+use super::{formats, rules};
 use crate::field::{FieldError, child, index, key};
 use crate::gvk::parse_api_version;
 use crate::names;
@@ -17,6 +18,7 @@ pub(super) fn object(root: &Node, object: &Value, old: Option<&Value>) -> Vec<Fi
     value(root, object, old, "", &mut errors);
     lists(root, object, old, "", &mut errors);
     embedded(root, object, "", true, &mut errors);
+    rules::judge(root, object, old, "", &mut errors);
     errors
 }
 
@@ -27,12 +29,13 @@ pub(super) fn field(root: &Node, name: &str, object: &Value, old: Option<&Value>
         value(node, new, old, name, &mut errors);
         lists(node, new, old, name, &mut errors);
         embedded(node, new, name, false, &mut errors);
+        rules::judge(node, new, old, name, &mut errors);
     }
     errors
 }
 
 /// The JSON type of a value as messages name it.
-fn type_name(value: &Value) -> &'static str {
+pub(super) fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",
@@ -248,7 +251,7 @@ fn items(node: &Node, list: &[Value], old: Option<&Value>, path: &str, errors: &
 }
 
 /// The item that stood for this one before, where the list's keys tell.
-fn predecessor<'a>(node: &Node, item: &Value, old: Option<&'a Value>) -> Option<&'a Value> {
+pub(super) fn predecessor<'a>(node: &Node, item: &Value, old: Option<&'a Value>) -> Option<&'a Value> {
     let ListType::Map(keys) = &node.list_type else { return None };
     old?.as_array()?.iter().find(|before| keys.iter().all(|key| before.get(key) == item.get(key)))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use apimachinery::cel::Expression;
 use apimachinery::gvk::GroupKind;
 use apimachinery::schema::Schema;
 use apimachinery::selector::{FieldSelector, LabelSelector};
@@ -118,6 +119,13 @@ proptest! {
         prop_assert_eq!(&again, &settled);
         // What did not change is never judged.
         prop_assert_eq!(schema.validate(&settled, Some(&settled)), vec![]);
+    }
+
+    #[test]
+    fn no_text_breaks_the_reader_of_rules(text in "[self.xn(\\[\\])!&|=<>+*/? :,'12 in]{0,24}", object in object(true)) {
+        if let Ok(expression) = Expression::compile(&text) {
+            let _ = expression.evaluate(&[("self", &object)]);
+        }
     }
 
     #[test]
