@@ -173,6 +173,9 @@ fn read_version(group: &str, version: &Value) -> Result<Version, (&'static str, 
     let openapi = meta::at(version, &["schema", "openAPIV3Schema"]).cloned();
     let Some(openapi) = openapi else { return Err(("schema.openAPIV3Schema", "schemas are required".to_owned())) };
     let schema = Schema::from_openapi(&openapi).map_err(|error| ("schema.openAPIV3Schema", error.to_string()))?;
+    for rule in schema.unread_rules() {
+        tracing::warn!(group, version = name, rule, "a rule of a definition is not understood and so not asked");
+    }
     let columns =
         Columns::custom(version.get("additionalPrinterColumns")).map_err(|error| ("additionalPrinterColumns", error.to_string()))?;
     let scale = meta::at(version, &["subresources", "scale"]).map(|scale| ScalePaths {
