@@ -147,6 +147,11 @@ impl Simulator {
             dhcp: config.dhcp,
             manifests: config.manifests,
         });
+        let log = config.log.clone();
+        nodes.on_event(move |what| {
+            let (machine, what) = what.split_once([' ', ':']).unwrap_or((what, ""));
+            log.record("node", "event", machine, what.trim_start());
+        });
         let vcenter = VCenter::new(vcenter::Options {
             site: config.site,
             clock: config.clock,

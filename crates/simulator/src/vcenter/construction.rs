@@ -52,7 +52,8 @@ fn build_datacenter(inventory: &mut Inventory, described: &site::Datacenter, now
     for datastore in &described.datastores {
         let browser = inventory.insert("HostDatastoreBrowser", "datastoreBrowser-", "", None, Kind::Browser);
         let content = Kind::Datastore { capacity: datastore.capacity_gib * GIB, browser };
-        inventory.insert("Datastore", "datastore-", &stored_name(&datastore.name), Some(&datastore_folder), content);
+        let name = plain_name(&described.name, "datastore", &datastore.name);
+        inventory.insert("Datastore", "datastore-", &stored_name(name), Some(&datastore_folder), content);
     }
     build_networks(inventory, described, &network_folder);
     build_pools(inventory, described, &host_folder);
@@ -64,10 +65,15 @@ fn build_datacenter(inventory: &mut Inventory, described: &site::Datacenter, now
     }
 }
 
+/// The name at the end of an inventory path (`/dc1/datastore/fast`); other names are taken as they are.
+fn plain_name<'a>(datacenter: &str, folder: &str, written: &'a str) -> &'a str {
+    written.strip_prefix(&format!("/{datacenter}/{folder}/")).unwrap_or(written)
+}
+
 fn build_networks(inventory: &mut Inventory, described: &site::Datacenter, network_folder: &Reference) {
     let mut switches: BTreeMap<&str, Reference> = BTreeMap::new();
     for network in &described.networks {
-        let name = stored_name(&network.name);
+        let name = stored_name(plain_name(&described.name, "network", &network.name));
         let Some(switch) = &network.switch else {
             inventory.insert("Network", "network-", &name, Some(network_folder), Kind::Network);
             continue;

@@ -2,6 +2,7 @@
 
 mod collector;
 mod exchanges;
+mod govc;
 mod lifecycle;
 mod model;
 mod sessions;
