@@ -190,6 +190,36 @@ async fn deletions_are_waited_for() {
     server.close().await;
 }
 
+const DEPLOYMENT: &str = "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: d\nspec:\n  replicas: 2\n  selector:\n    matchLabels: {a: d}\n  \
+template:\n    metadata:\n      labels: {a: d}\n    spec:\n      containers:\n      - name: one\n        image: i:1\n        env: [{name: FIRST, value: 'x'}, {name: SECOND, value: 'y'}]\n";
+
+/// kubectl takes merge keys of the built-in kinds from itself, and the parameters of operations from OpenAPI.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn built_in_kinds_are_applied_and_kinds_explained() {
+    let Some((server, kubectl, shutdown)) = start().await else { return };
+    assert_eq!(kubectl.fed("apply -f -", DEPLOYMENT).await, "deployment.apps/d created\n");
+    assert_eq!(kubectl.fed("apply -f -", DEPLOYMENT).await, "deployment.apps/d unchanged\n");
+    let changed = DEPLOYMENT.replace("i:1", "i:2").replace("{name: FIRST, value: 'x'}, ", "");
+    assert_eq!(kubectl.fed("apply -f -", &changed).await, "deployment.apps/d configured\n");
+    let containers =
+        "get deployment d -o jsonpath={.spec.template.spec.containers[*].image}:{.spec.template.spec.containers[0].env[*].name}";
+    assert_eq!(kubectl.ok(containers).await, "i:2:SECOND");
+    assert_eq!(kubectl.ok("rollout restart deployment d").await, "deployment.apps/d restarted\n");
+    assert_eq!(kubectl.ok("scale deployment d --replicas=3").await, "deployment.apps/d scaled\n");
+    let wide = kubectl.ok("get deployments -o wide").await;
+    assert!(wide.contains("CONTAINERS") && wide.contains("0/3") && wide.contains("a=d"), "{wide}");
+    let node = "apiVersion: v1\nkind: Node\nmetadata: {name: node}\n";
+    assert_eq!(kubectl.fed("create -f -", node).await, "node/node created\n");
+    assert_eq!(kubectl.ok("cordon node").await, "node/node cordoned\n");
+    assert_eq!(kubectl.ok("taint node node a=b:NoSchedule").await, "node/node tainted\n");
+    assert!(kubectl.ok("get nodes").await.contains("SchedulingDisabled"));
+    assert!(kubectl.ok("explain things.spec.size").await.contains("FIELD: size <string>"));
+    assert!(kubectl.ok("explain secret.stringData").await.contains("VERSION:    v1"));
+    assert!(kubectl.ok("explain things.metadata.labels").await.contains("map[string]string"));
+    shutdown.cancel();
+    server.close().await;
+}
+
 /// Reads the list's state with the way newer clients start a watch.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn waiting_with_streamed_lists_works() {
