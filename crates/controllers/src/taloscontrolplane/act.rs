@@ -12,7 +12,6 @@ use api::names::{BOOTSTRAP_GROUP, annotations, finalizers, labels, secrets};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, DynamicObject, PostParams};
 use runtime::reconcile::{ApiError, Error, ObjectKey, Store};
 use serde_json::{Value, json};
 use talos::client::{ClientIdentity, TalosApi, TalosError};
@@ -21,7 +20,9 @@ use talos::secrets::Bundle;
 
 use super::intent::{self, Choice, PlannedMachine};
 use super::plan::{ETCD_HOOK, Observed, Step};
+use super::template_reference;
 use crate::Wiring;
+use crate::clone::{self, Request};
 use crate::edit::{Edit, controller_of, owner_of};
 
 /// A node may take minutes to leave etcd; the pass it happens in may not take longer than this. What breaks off is taken up again.
@@ -266,7 +267,7 @@ impl Act {
                 failure_domain: failure_domain.cloned(),
                 infrastructure_ref: ContractReference {
                     api_group: template.group().to_owned(),
-                    kind: kind.strip_suffix("Template").unwrap_or(kind).to_owned(),
+                    kind: clone::kind_of(kind).to_owned(),
                     name: planned.infrastructure.clone(),
                 },
                 version: Some(control_plane.spec.version.clone()),
@@ -324,25 +325,19 @@ impl Act {
 
     async fn create_infrastructure(&self, observed: &Observed, machine: &str) -> Result<(), Error> {
         let (Some(cluster), Some(machine)) = (&observed.cluster, self.machine(observed, machine)) else { return Ok(()) };
-        let failed = |message: String| CreationError { reason: "InfrastructureTemplateCloningFailed", message, source: None };
-        let reference = &observed.control_plane.spec.infrastructure_template;
-        let own = observed.control_plane.metadata.namespace.clone().unwrap_or_default();
-        let namespace = reference.namespace.as_deref().unwrap_or(&own);
-        let (kind, name) = (reference.kind.as_deref().unwrap_or_default(), reference.name.as_deref().unwrap_or_default());
-        let templates = self.wiring.externals.store(reference.group(), kind).await?;
-        let api: Api<DynamicObject> = Api::namespaced_with(self.wiring.client.clone(), namespace, templates.dyntype());
-        let template = api.get(name).await.map_err(|error| failed(format!("{kind} {name} cannot be read: {error}")))?;
-        let target = &machine.spec.infrastructure_ref;
-        let objects = self.wiring.externals.store(&target.api_group, &target.kind).await?;
-        let object = clone_of(&template, reference.group(), kind, objects.dyntype(), cluster, &machine);
-        let api: Api<DynamicObject> = Api::namespaced_with(self.wiring.client.clone(), &own, objects.dyntype());
-        match api.create(&PostParams::default(), &object).await {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(()),
-            Err(error) => {
-                Err(failed(format!("{} {} cannot be created: {}", target.kind, target.name, runtime::reconcile::explain(&error))).into())
-            }
-        }
+        let control_plane = &observed.control_plane;
+        let request = Request {
+            namespace: control_plane.metadata.namespace.as_deref().unwrap_or_default(),
+            template: &template_reference(control_plane),
+            name: &machine.spec.infrastructure_ref.name,
+            labels: &machine_labels(cluster),
+            annotations: &BTreeMap::new(),
+            owner: controller_of(&*machine),
+        };
+        clone::create(&self.wiring.externals, &request).await.map(drop).map_err(|error| {
+            let message = format!("{} cannot be created: {error}", machine.spec.infrastructure_ref.name);
+            CreationError { reason: "InfrastructureTemplateCloningFailed", message, source: None }.into()
+        })
     }
 
     async fn write_kubeconfig(&self, observed: &Observed, means: &Means) -> Result<(), Error> {
@@ -424,32 +419,4 @@ fn machine_labels(cluster: &Cluster) -> BTreeMap<String, String> {
         (labels::CLUSTER_NAME.to_owned(), cluster.metadata.name.clone().unwrap_or_default()),
         (labels::CONTROL_PLANE.to_owned(), String::new()),
     ])
-}
-
-/// The object that a template describes, for a Machine.
-fn clone_of(
-    template: &DynamicObject,
-    group: &str,
-    kind: &str,
-    target: &kube::core::ApiResource,
-    cluster: &Cluster,
-    machine: &Machine,
-) -> DynamicObject {
-    let described = template.data.pointer("/spec/template").cloned().unwrap_or_default();
-    let texts = |key: &str| -> BTreeMap<String, String> {
-        let known = described.pointer(&format!("/metadata/{key}")).and_then(Value::as_object).into_iter().flatten();
-        known.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
-    };
-    let mut labels = texts("labels");
-    labels.extend(machine_labels(cluster));
-    let mut annotated = texts("annotations");
-    annotated.insert(annotations::CLONED_FROM_NAME.to_owned(), template.metadata.name.clone().unwrap_or_default());
-    annotated.insert(annotations::CLONED_FROM_GROUPKIND.to_owned(), format!("{kind}.{group}"));
-    let mut object = DynamicObject::new(&machine.spec.infrastructure_ref.name, target);
-    object.metadata.namespace.clone_from(&machine.metadata.namespace);
-    object.metadata.labels = Some(labels);
-    object.metadata.annotations = Some(annotated);
-    object.metadata.owner_references = Some(vec![controller_of(machine)]);
-    object.data = json!({ "spec": described.get("spec").cloned().unwrap_or_else(|| json!({})) });
-    object
 }

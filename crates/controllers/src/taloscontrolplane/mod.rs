@@ -8,6 +8,8 @@ pub mod intent;
 pub mod plan;
 mod probe;
 pub mod status;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,0 +1,430 @@
+//! The plan's branches, on values alone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use api::cluster::{Cluster, ClusterStatus, Machine};
+use api::controlplane::{TalosControlPlane, TalosControlPlaneStatus};
+use api::meta::ApiEndpoint;
+use api::names::{annotations, finalizers};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use proptest::prelude::*;
+use runtime::defects::{Defect, Defects};
+use talos::client::{EtcdMember, MemberId};
+
+use super::etcd::tests::{away, lists, member, node};
+use super::etcd::{Answer, Etcd, NodeView, quorum};
+use super::intent::{self, BOOTSTRAP_NODE, Choice, PLANNED_MACHINES, PlannedMachine};
+use super::plan::{Bootstrap, ETCD_HOOK, Kubeconfig, Observed, Parts, Plan, Resizing, Step, plan};
+use super::status::{Acted, status};
+use crate::contract::{External, Referenced};
+use crate::workload::Connection;
+
+fn now() -> Timestamp {
+    "2026-01-01T12:00:00Z".parse().unwrap()
+}
+
+fn absent() -> Answer {
+    Answer::Answers { etcd: Etcd::Absent { state: "Preparing".into() }, unhealthy: Vec::new() }
+}
+
+fn held(mut view: NodeView) -> NodeView {
+    let machine = Arc::make_mut(&mut view.machine);
+    machine.metadata.annotations = Some(BTreeMap::from([(ETCD_HOOK.to_owned(), String::new())]));
+    view
+}
+
+fn deleting(view: NodeView) -> NodeView {
+    let mut view = held(view);
+    Arc::make_mut(&mut view.machine).metadata.deletion_timestamp = Some(Time(now()));
+    view
+}
+
+fn world(replicas: i32, nodes: Vec<NodeView>) -> Observed {
+    let mut cluster = Cluster::default();
+    cluster.metadata.name = Some("c".into());
+    cluster.metadata.uid = Some("cluster".into());
+    cluster.spec.control_plane_endpoint = ApiEndpoint { host: Some("c.example".into()), port: Some(6443) };
+    let mut cluster_status = ClusterStatus::default();
+    cluster_status.initialization.infrastructure_provisioned = Some(true);
+    cluster.status = Some(cluster_status);
+    let mut control_plane = TalosControlPlane::default();
+    control_plane.metadata.name = Some("cp".into());
+    control_plane.metadata.finalizers = Some(vec![finalizers::TALOS_CONTROL_PLANE.to_owned()]);
+    control_plane.spec.replicas = Some(replicas);
+    control_plane.spec.version = "v1.25.5".into();
+    let owner = crate::edit::owner_of(&cluster);
+    let template =
+        External { metadata: kube::core::ObjectMeta { owner_references: Some(vec![owner]), ..Default::default() }, ..External::default() };
+    let parts = nodes.iter().map(|node| {
+        let parts = Parts { config: Some(Arc::default()), infrastructure: Referenced::Found(Arc::new(External::default())) };
+        (node.name().to_owned(), parts)
+    });
+    Observed {
+        parts: parts.collect(),
+        control_plane: Arc::new(control_plane),
+        cluster: Some(Arc::new(cluster)),
+        nodes,
+        template: Referenced::Found(Arc::new(template)),
+        kubeconfig: Kubeconfig::Fresh,
+        connection: Connection::Waiting { on: "an address".into() },
+        workload_nodes: Vec::new(),
+        now: now(),
+        defects: Defects::none(),
+    }
+}
+
+fn annotated(mut observed: Observed, key: &str, text: &str) -> Observed {
+    let control_plane = Arc::make_mut(&mut observed.control_plane);
+    control_plane.metadata.annotations.get_or_insert_default().insert(key.to_owned(), text.to_owned());
+    observed
+}
+
+fn bootstrapped(mut observed: Observed) -> Observed {
+    Arc::make_mut(&mut observed.control_plane).status = Some(TalosControlPlaneStatus { bootstrapped: Some(true), ..Default::default() });
+    observed
+}
+
+fn whole(count: u64) -> Vec<NodeView> {
+    let members: Vec<EtcdMember> = (1..=count).map(|id| member(id, false)).collect();
+    (1..=count).map(|id| held(node(id, lists(&members, true)))).collect()
+}
+
+fn planned(name: &str) -> PlannedMachine {
+    PlannedMachine { machine: name.into(), infrastructure: format!("i-{name}"), config: format!("t-{name}") }
+}
+
+fn bootstraps(plan: &Plan) -> Vec<&str> {
+    let calls = plan.steps.iter().filter_map(|step| match step {
+        Step::Bootstrap { machine, .. } => Some(machine.as_str()),
+        _ => None,
+    });
+    calls.collect()
+}
+
+fn deletions(plan: &Plan) -> Vec<&str> {
+    let calls = plan.steps.iter().filter_map(|step| match step {
+        Step::DeleteMachine(meta) => meta.name.as_deref(),
+        _ => None,
+    });
+    calls.collect()
+}
+
+#[test]
+fn bring_up_names_all_machines_first_and_creates_them_all_at_once() {
+    let first = plan(&world(3, Vec::new()));
+    assert_eq!(first.steps, [Step::PlanMachines { count: 3, is_first: true }]);
+    let names = [planned("a"), planned("b"), planned("c")];
+    let mut observed = annotated(world(3, Vec::new()), PLANNED_MACHINES, &intent::planned_text(&names));
+    observed = annotated(observed, BOOTSTRAP_NODE, "none");
+    let second = plan(&observed);
+    let created: Vec<Step> = names.iter().cloned().map(|planned| Step::CreateMachine { planned, failure_domain: None }).collect();
+    assert_eq!(second.steps, created);
+    assert_eq!(second.bootstrap, Bootstrap::WaitingForMachines);
+}
+
+#[test]
+fn intents_that_are_done_or_too_many_are_dropped() {
+    let names = [planned("m1"), planned("b"), planned("c")];
+    let mut observed = annotated(world(2, vec![held(node(1, absent()))]), PLANNED_MACHINES, &intent::planned_text(&names));
+    observed = annotated(observed, BOOTSTRAP_NODE, "none");
+    let steps = plan(&observed).steps;
+    assert_eq!(steps[0], Step::KeepPlanned(vec![planned("b")]));
+    assert!(matches!(&steps[1], Step::CreateMachine { planned, .. } if planned.machine == "b"));
+    let done = annotated(world(1, vec![held(node(1, absent()))]), PLANNED_MACHINES, &intent::planned_text(&names[..1]));
+    assert_eq!(plan(&annotated(done, BOOTSTRAP_NODE, "none")).steps[0], Step::KeepPlanned(Vec::new()));
+}
+
+#[test]
+fn nothing_is_made_before_what_it_stands_on() {
+    let mut no_infrastructure = world(3, Vec::new());
+    Arc::make_mut(no_infrastructure.cluster.as_mut().unwrap()).status = None;
+    assert_eq!(plan(&no_infrastructure).missing.as_deref(), Some("the cluster's infrastructure"));
+    let mut no_endpoint = world(3, Vec::new());
+    Arc::make_mut(no_endpoint.cluster.as_mut().unwrap()).spec.control_plane_endpoint = ApiEndpoint::default();
+    assert_eq!(plan(&no_endpoint).missing.as_deref(), Some("the cluster's control-plane endpoint"));
+    let mut no_template = world(3, Vec::new());
+    no_template.template = Referenced::Missing { kind: "VSphereMachineTemplate".into(), name: "t".into() };
+    let decided = plan(&no_template);
+    assert_eq!(decided.missing.as_deref(), Some("VSphereMachineTemplate t, which does not exist"));
+    assert!(decided.steps.is_empty());
+    let mut no_cluster = world(3, Vec::new());
+    no_cluster.cluster = None;
+    assert!(plan(&no_cluster).steps.is_empty());
+    let mut paused = world(3, Vec::new());
+    Arc::make_mut(paused.cluster.as_mut().unwrap()).spec.paused = Some(true);
+    assert_eq!(plan(&paused), Plan { is_paused: true, ..Plan::default() });
+}
+
+#[test]
+fn the_first_node_that_answers_is_recorded_and_then_bootstrapped() {
+    let nodes = vec![held(node(1, away(1))), held(node(2, absent())), held(node(3, absent()))];
+    let decided = plan(&annotated(world(3, nodes), BOOTSTRAP_NODE, "none"));
+    let choice = Choice::Node { machine: "m2".into(), address: "10.0.0.2".into(), since: Some(now()) };
+    assert_eq!(decided.steps, [Step::RecordBootstrap(choice), Step::Bootstrap { machine: "m2".into(), address: "10.0.0.2".into() }]);
+}
+
+#[test]
+fn a_recorded_node_is_the_only_one_ever_asked() {
+    let recorded = |nodes| annotated(world(3, nodes), BOOTSTRAP_NODE, "m1 10.0.0.1 2026-01-01T00:00:00Z");
+    let unreachable = plan(&recorded(vec![held(node(1, away(1))), held(node(2, absent())), held(node(3, absent()))]));
+    assert!(bootstraps(&unreachable).is_empty());
+    assert!(matches!(&unreachable.bootstrap, Bootstrap::Waiting { on } if on.contains("m1") && on.contains("does not answer")));
+    let again = plan(&recorded(vec![held(node(1, absent())), held(node(2, absent()))]));
+    assert_eq!(bootstraps(&again), ["m1"], "the same node may be asked again");
+    let silent = Answer::Answers { etcd: Etcd::Silent { reason: "starting".into() }, unhealthy: Vec::new() };
+    assert!(bootstraps(&plan(&recorded(vec![held(node(1, silent)), held(node(2, absent()))]))).is_empty());
+    let gone = plan(&recorded(vec![held(node(2, absent())), held(node(3, absent()))]));
+    assert!(bootstraps(&gone).is_empty());
+    assert!(matches!(&gone.bootstrap, Bootstrap::Blocked { reason } if reason.contains(BOOTSTRAP_NODE)), "{:?}", gone.bootstrap);
+    let living = plan(&recorded(whole(3)));
+    assert_eq!(living.bootstrap, Bootstrap::Done);
+    assert!(living.is_settled(), "{living:?}");
+}
+
+#[test]
+fn machines_of_unknown_origin_must_all_say_that_they_have_no_etcd() {
+    let some = plan(&world(2, vec![held(node(1, absent())), held(node(2, away(2)))]));
+    assert!(bootstraps(&some).is_empty());
+    assert!(matches!(&some.bootstrap, Bootstrap::Waiting { on } if on.contains("m2")));
+    let all = plan(&world(2, vec![held(node(1, absent())), held(node(2, absent()))]));
+    assert_eq!(bootstraps(&all), ["m1"]);
+    let silent = Answer::Answers { etcd: Etcd::Silent { reason: "no quorum".into() }, unhealthy: Vec::new() };
+    let running = plan(&world(2, vec![held(node(1, absent())), held(node(2, silent))]));
+    assert!(bootstraps(&running).is_empty(), "an etcd that runs has been bootstrapped");
+}
+
+#[test]
+fn the_planted_defect_asks_a_second_node() {
+    let members = [member(1, false)];
+    let mut observed = world(2, vec![held(node(1, lists(&members, true))), held(node(2, absent()))]);
+    assert!(bootstraps(&plan(&observed)).is_empty());
+    observed.defects = Defects::planted([Defect::BootstrapTwice]);
+    assert_eq!(bootstraps(&plan(&observed)), ["m2"]);
+}
+
+#[test]
+fn a_running_control_plane_grows_by_one_and_only_when_whole() {
+    let grown = plan(&bootstrapped(world(5, whole(3))));
+    assert_eq!(grown.steps, [Step::PlanMachines { count: 1, is_first: false }]);
+    let members = [member(1, false), member(2, false), member(3, true)];
+    let learning: Vec<NodeView> = (1..=3).map(|id| held(node(id, lists(&members, true)))).collect();
+    let held_up = plan(&bootstrapped(world(5, learning)));
+    assert!(held_up.steps.is_empty());
+    assert!(matches!(&held_up.resizing, Resizing::Up { wait: Some(on) } if on.contains("m3 is still a learner")), "{:?}", held_up.resizing);
+    let names = [planned("a"), planned("b")];
+    let two = annotated(bootstrapped(world(5, whole(3))), PLANNED_MACHINES, &intent::planned_text(&names));
+    let created = plan(&two).steps.iter().filter(|step| matches!(step, Step::CreateMachine { .. })).count();
+    assert_eq!(created, 1, "one learner at a time, however many are planned");
+    let mut nodes = whole(3);
+    nodes[2] = deleting(nodes[2].clone());
+    assert!(matches!(plan(&bootstrapped(world(5, nodes))).resizing, Resizing::Up { wait: Some(_) }));
+}
+
+#[test]
+fn it_shrinks_by_one_the_marked_before_the_oldest() {
+    let mut nodes = whole(5);
+    for (index, node) in nodes.iter_mut().enumerate() {
+        let age = jiff::SignedDuration::from_hours(10 - i64::try_from(index).unwrap());
+        Arc::make_mut(&mut node.machine).metadata.creation_timestamp = Some(Time(now() - age));
+    }
+    assert_eq!(deletions(&plan(&bootstrapped(world(3, nodes.clone())))), ["m1"]);
+    let marked = Arc::make_mut(&mut nodes[3].machine);
+    marked.metadata.annotations.as_mut().unwrap().insert(annotations::DELETE_MACHINE.to_owned(), String::new());
+    assert_eq!(deletions(&plan(&bootstrapped(world(3, nodes.clone())))), ["m4"]);
+    nodes[3] = deleting(nodes[3].clone());
+    assert!(deletions(&plan(&bootstrapped(world(3, nodes)))).is_empty(), "one at a time");
+    assert_eq!(plan(&bootstrapped(world(0, whole(1)))).resizing, Resizing::Refused);
+    assert_eq!(plan(&bootstrapped(world(-1, whole(1)))).resizing, Resizing::Refused);
+}
+
+#[test]
+fn a_removal_that_would_break_quorum_is_refused_in_words() {
+    let members: Vec<EtcdMember> = (1..=3).map(|id| member(id, false)).collect();
+    let nodes = vec![held(node(1, lists(&members, true))), held(node(2, lists(&members, true))), held(node(3, away(3)))];
+    let decided = plan(&bootstrapped(world(2, nodes.clone())));
+    assert_eq!(deletions(&decided), ["m3"], "the one that is away goes, not a healthy one");
+    let two = [member(1, false), member(2, false)];
+    let nodes = vec![held(node(1, lists(&two, true))), deleting(node(2, lists(&two, true)))];
+    let leaving = plan(&bootstrapped(world(1, nodes)));
+    assert!(leaving.steps.iter().any(|step| matches!(step, Step::EtcdLeave { machine, .. } if machine == "m2")));
+    let one = [member(1, false)];
+    let last = plan(&bootstrapped(world(1, vec![deleting(node(1, lists(&one, true)))])));
+    assert!(!last.steps.iter().any(|step| matches!(step, Step::EtcdLeave { .. } | Step::Release { .. })));
+    assert!(last.leaving.unwrap().contains("last voting member"));
+    let nodes = vec![deleting(node(1, lists(&members, true))), held(node(2, lists(&members, true))), held(node(3, away(3)))];
+    let refused = plan(&bootstrapped(world(3, nodes)));
+    assert!(refused.leaving.as_ref().unwrap().contains("2 voters of which 1 are healthy, and needs 2"), "{:?}", refused.leaving);
+}
+
+#[test]
+fn a_member_leaves_before_its_vm_goes() {
+    let members: Vec<EtcdMember> = (1..=3).map(|id| member(id, false)).collect();
+    let with = |third: NodeView, members: &[EtcdMember]| {
+        bootstrapped(world(3, vec![held(node(1, lists(members, true))), held(node(2, lists(members, true))), third]))
+    };
+    let alive = plan(&with(deleting(node(3, lists(&members, true))), &members));
+    let expected = [Step::MarkLeaving { machine: "m3".into() }, Step::EtcdLeave { machine: "m3".into(), address: "10.0.0.3".into() }];
+    assert_eq!(alive.steps, expected);
+    let dead = plan(&with(deleting(node(3, away(3))), &members));
+    assert_eq!(dead.steps, [Step::EtcdRemove { machine: "m3".into(), id: MemberId(3), via: "10.0.0.1".into() }]);
+    let left = plan(&with(deleting(node(3, absent())), &members[..2]));
+    assert_eq!(left.steps, [Step::Release { machine: "m3".into() }]);
+    let stale = plan(&with(deleting(node(3, lists(&members, true))), &members[..2]));
+    assert_eq!(stale.steps, [Step::Release { machine: "m3".into() }], "the others' word counts");
+}
+
+#[test]
+fn before_etcd_lives_a_machine_may_go_unless_it_may_hold_the_only_one() {
+    let recorded = |nodes| annotated(world(2, nodes), BOOTSTRAP_NODE, "m1 10.0.0.1");
+    let other = plan(&recorded(vec![held(node(1, away(1))), deleting(node(2, away(2)))]));
+    assert!(other.steps.contains(&Step::Release { machine: "m2".into() }));
+    let unsure = plan(&recorded(vec![deleting(node(1, away(1))), held(node(2, away(2)))]));
+    assert!(!unsure.steps.contains(&Step::Release { machine: "m1".into() }));
+    assert!(unsure.leaving.is_some());
+    let says_no = plan(&recorded(vec![deleting(node(1, absent())), held(node(2, away(2)))]));
+    let expected = [Step::RecordBootstrap(Choice::Unborn), Step::Release { machine: "m1".into() }];
+    assert!(says_no.steps.ends_with(&expected), "{:?}", says_no.steps);
+    assert!(bootstraps(&says_no).is_empty());
+}
+
+#[test]
+fn the_whole_goes_without_care_for_etcd() {
+    let mut observed = bootstrapped(world(3, whole(3)));
+    Arc::make_mut(&mut observed.control_plane).metadata.deletion_timestamp = Some(Time(now()));
+    let decided = plan(&observed);
+    assert_eq!(deletions(&decided), ["m1", "m2", "m3"]);
+    assert_eq!(decided.steps.iter().filter(|step| matches!(step, Step::Release { .. })).count(), 3);
+    assert!(!decided.steps.iter().any(|step| matches!(step, Step::EtcdLeave { .. } | Step::EtcdRemove { .. })));
+    observed.nodes.clear();
+    assert_eq!(plan(&observed).steps, [Step::RemoveFinalizer]);
+    let mut cluster_goes = bootstrapped(world(3, whole(3)));
+    Arc::make_mut(cluster_goes.cluster.as_mut().unwrap()).metadata.deletion_timestamp = Some(Time(now()));
+    let decided = plan(&cluster_goes);
+    assert!(decided.steps.iter().all(|step| matches!(step, Step::Release { .. })), "{:?}", decided.steps);
+}
+
+#[test]
+fn parts_are_made_once_and_never_for_a_machine_that_had_them() {
+    let mut observed = world(1, vec![held(node(1, Answer::NotAsked))]);
+    let missing = || Parts { config: None, infrastructure: Referenced::Missing { kind: "VSphereMachine".into(), name: "i".into() } };
+    observed.parts.insert("m1".into(), missing());
+    let steps = plan(&observed).steps;
+    assert_eq!(steps, [Step::CreateConfig { machine: "m1".into() }, Step::CreateInfrastructure { machine: "m1".into() }]);
+    let machine: &mut Machine = Arc::make_mut(&mut observed.nodes[0].machine);
+    machine.spec.bootstrap.data_secret_name = Some("s".into());
+    machine.spec.provider_id = Some("vsphere://x".into());
+    assert!(plan(&observed).steps.is_empty());
+}
+
+#[test]
+fn a_changed_specification_is_told_and_not_acted_on() {
+    let mut observed = bootstrapped(world(3, whole(3)));
+    for node in &mut observed.nodes {
+        Arc::make_mut(&mut node.machine).spec.version = Some("v1.25.5".into());
+    }
+    assert!(plan(&observed).outdated.is_empty());
+    Arc::make_mut(&mut observed.nodes[1].machine).spec.version = Some("v1.24.0".into());
+    let decided = plan(&observed);
+    assert_eq!(decided.outdated, ["m2"]);
+    assert!(decided.steps.is_empty());
+    let told = status(&observed, &decided, &Acted::default());
+    let condition = api::conditions::get_legacy(&told.conditions, "MachinesSpecUpToDate").unwrap();
+    assert!(condition.message.as_ref().unwrap().contains("m2"));
+    assert_eq!(told.version.as_deref(), Some("v1.24.0"), "the lowest");
+}
+
+#[test]
+fn counts_never_leave_their_range_and_waits_are_told() {
+    let observed = annotated(world(3, vec![held(node(1, away(1))), held(node(2, Answer::NotAsked))]), BOOTSTRAP_NODE, "none");
+    let decided = plan(&observed);
+    let told = status(&observed, &decided, &Acted::default());
+    assert_eq!((told.replicas, told.ready_replicas, told.unavailable_replicas), (Some(2), None, Some(2)));
+    let text = |type_: &str| api::conditions::get_legacy(&told.conditions, type_).unwrap().message.clone().unwrap_or_default();
+    assert!(text("MachinesBootstrapped").starts_with("waiting for a node to answer since 12:00:00 (limit 12:20:00): 10.0.0.1 does not"));
+    assert_eq!(text("Resized"), "Scaling up control plane to 3 replicas (actual 2)");
+    assert!(text("EtcdClusterHealthyCondition").contains("m2 has no address yet"));
+    let again = Observed {
+        control_plane: Arc::new(TalosControlPlane { status: Some(told.clone()), ..(*observed.control_plane).clone() }),
+        ..observed
+    };
+    assert_eq!(status(&again, &decided, &Acted::default()), told, "the same state is told in the same words");
+}
+
+fn any_answer(id: u64, members: Vec<EtcdMember>) -> impl Strategy<Value = Answer> {
+    let silent = Answer::Answers { etcd: Etcd::Silent { reason: "r".into() }, unhealthy: Vec::new() };
+    prop_oneof![Just(Answer::NotAsked), Just(away(id)), Just(absent()), Just(silent), any::<bool>().prop_map(move |h| lists(&members, h))]
+}
+
+fn any_world() -> impl Strategy<Value = Observed> {
+    (1usize..6, proptest::collection::vec(any::<bool>(), 6), -1i32..7, 0u8..4, any::<bool>()).prop_flat_map(
+        |(count, learners, wanted, choice, told)| {
+            let count = u64::try_from(count).unwrap();
+            let members: Vec<EtcdMember> = (1..=count).zip(learners).map(|(id, is_learner)| member(id, is_learner)).collect();
+            let nodes: Vec<_> = (1..=count)
+                .map(|id| {
+                    (any_answer(id, members.clone()), any::<bool>(), any::<bool>()).prop_map(move |(answer, is_going, is_held)| {
+                        let view = node(id, answer);
+                        match (is_going, is_held) {
+                            (true, _) => deleting(view),
+                            (false, true) => held(view),
+                            (false, false) => view,
+                        }
+                    })
+                })
+                .collect();
+            nodes.prop_map(move |nodes| {
+                let observed = world(wanted, nodes);
+                let observed = if told { bootstrapped(observed) } else { observed };
+                match choice {
+                    0 => observed,
+                    1 => annotated(observed, BOOTSTRAP_NODE, "none"),
+                    2 => annotated(observed, BOOTSTRAP_NODE, "m1 10.0.0.1"),
+                    _ => annotated(observed, BOOTSTRAP_NODE, "gone 10.0.0.99"),
+                }
+            })
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Safety rules 1 and 2 on every state of up to five nodes.
+    #[test]
+    fn no_state_leads_to_a_second_etcd_or_to_a_lost_quorum(observed in any_world()) {
+        let decided = plan(&observed);
+        let calls = bootstraps(&decided);
+        prop_assert!(calls.len() <= 1);
+        if let Some(machine) = calls.first() {
+            prop_assert!(!observed.is_bootstrapped());
+            let recorded = decided.steps.iter().find_map(|step| match step {
+                Step::RecordBootstrap(Choice::Node { machine, .. }) => Some(machine.clone()),
+                _ => None,
+            });
+            match intent::choice(&observed.control_plane) {
+                Choice::Node { machine: known, .. } => prop_assert_eq!(&known, machine),
+                _ => prop_assert_eq!(recorded.as_deref(), Some(*machine), "recorded before it is called"),
+            }
+        }
+        let removals = decided.steps.iter().filter(|step| matches!(step, Step::EtcdLeave { .. } | Step::EtcdRemove { .. })).count();
+        prop_assert!(removals + deletions(&decided).len() <= 1, "one at a time");
+        for step in &decided.steps {
+            let machine = match step {
+                Step::EtcdLeave { machine, .. } | Step::EtcdRemove { machine, .. } => machine,
+                _ => continue,
+            };
+            let members: Vec<EtcdMember> = observed.nodes.iter().find_map(|node| node.members().map(<[EtcdMember]>::to_vec)).unwrap();
+            let own = observed.nodes.iter().find(|node| node.name() == machine).unwrap().member(&members).unwrap().clone();
+            let left: Vec<&EtcdMember> = members.iter().filter(|member| !member.is_learner && member.id != own.id).collect();
+            let healthy = observed.nodes.iter().filter(|node| node.is_etcd_healthy() && node.name() != machine);
+            let healthy = healthy.filter(|node| node.member(&members).is_some_and(|member| !member.is_learner)).count();
+            prop_assert!(own.is_learner || healthy >= quorum(left.len()), "{} of {}", healthy, left.len());
+        }
+        // Whoever is told to go on must be able to tell why it does not.
+        let told = status(&observed, &decided, &Acted::default());
+        prop_assert!(told.replicas.unwrap_or(0) >= told.ready_replicas.unwrap_or(0));
+        prop_assert!(told.unavailable_replicas.unwrap_or(0) >= 0);
+    }
+}
