@@ -306,7 +306,7 @@ fn build_template(
     }
 }
 
-/// Takes a snapshot of a VM: its disks go on as differences to what they were.
+/// Takes a snapshot of a VM: its disks go on as differences to what they were, under the UUIDs they had.
 pub fn take_snapshot(inventory: &mut Inventory, vm: &Reference, name: &str, description: &str, now: Timestamp) -> Option<Reference> {
     let before = inventory.vm(vm)?.clone();
     let number = i32::try_from(before.snapshots.len()).unwrap_or(0) + 1;
@@ -320,7 +320,6 @@ pub fn take_snapshot(inventory: &mut Inventory, vm: &Reference, name: &str, desc
         was_powered_on: before.is_powered_on,
     });
     let snapshot = inventory.insert("VirtualMachineSnapshot", "snapshot-", name, None, content);
-    let mut fresh: Vec<String> = before.disks().map(|_| inventory.fresh_uuid()).collect();
     let changed = inventory.change_vm(vm)?;
     for disk in changed.devices.iter_mut().filter_map(Device::disk_mut) {
         let below = disk.backing.clone();
@@ -329,12 +328,7 @@ pub fn take_snapshot(inventory: &mut Inventory, vm: &Reference, name: &str, desc
             Some((stem, digits)) if digits.len() == 6 && digits.bytes().all(|byte| byte.is_ascii_digit()) => stem,
             _ => stem,
         };
-        disk.backing = Backing {
-            file: format!("{stem}-{number:06}.vmdk"),
-            uuid: fresh.pop().unwrap_or_default(),
-            parent: Some(Box::new(below.clone())),
-            ..below
-        };
+        disk.backing = Backing { file: format!("{stem}-{number:06}.vmdk"), parent: Some(Box::new(below.clone())), ..below };
     }
     changed.snapshots.push(snapshot.clone());
     changed.current_snapshot = Some(snapshot.clone());

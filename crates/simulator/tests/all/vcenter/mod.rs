@@ -1,6 +1,7 @@
 //! The simulated vCenter, called as a client calls it.
 
 mod collector;
+mod coverage;
 mod exchanges;
 mod govc;
 mod lifecycle;

@@ -180,6 +180,13 @@ impl Client {
         self.call(FindByInventoryPath { this: singleton("SearchIndex"), inventory_path: path.to_owned() }).await.unwrap()
     }
 
+    /// A view of everything.
+    pub async fn whole_inventory(&self) -> Reference {
+        let container = self.content().await.root_folder;
+        let call = CreateContainerView { this: singleton("ViewManager"), container, kinds: Vec::new(), is_recursive: true };
+        self.call(call).await.unwrap()
+    }
+
     pub async fn properties(&self, object: &Reference, paths: &[&str]) -> Result<ObjectContent, CallError> {
         let specs = vec![spec(object, paths)];
         let call = RetrievePropertiesEx { this: collector(), specs, options: RetrieveOptions::default() };
