@@ -304,3 +304,68 @@ impl Absent for Condition {
         false
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn a_transition_time_moves_with_the_status_only() {
+        let mut all = Vec::new();
+        assert!(set(&mut all, new("Ready", false, "NotYet", "one"), Some(1), at(1)));
+        assert!(set(&mut all, new("Ready", false, "NotYet", "two"), Some(2), at(2)));
+        assert_eq!((all[0].last_transition_time.0, all[0].observed_generation, all[0].message.as_str()), (at(1), Some(2), "two"));
+        assert!(!set(&mut all, new("Ready", false, "NotYet", "two"), Some(2), at(3)));
+        assert!(set(&mut all, new("Ready", true, "Yes", ""), Some(2), at(4)));
+        assert_eq!(all[0].last_transition_time.0, at(4));
+        assert!(is_true(&all, "Ready") && !is_true(&all, "Other"));
+    }
+
+    #[test]
+    fn an_older_condition_moves_with_any_change_and_ready_comes_first() {
+        let mut all = Vec::new();
+        set_legacy(&mut all, legacy_true("Zulu"), at(1));
+        set_legacy(&mut all, legacy_false("Alpha", "Why", Severity::Info, "one"), at(1));
+        set_legacy(&mut all, legacy_true("Ready"), at(1));
+        assert_eq!(all.iter().map(|one| one.type_.as_str()).collect::<Vec<_>>(), ["Ready", "Alpha", "Zulu"]);
+        assert!(!set_legacy(&mut all, legacy_false("Alpha", "Why", Severity::Info, "one"), at(2)));
+        assert!(set_legacy(&mut all, legacy_false("Alpha", "Why", Severity::Info, "two"), at(3)));
+        assert_eq!(all[1].last_transition_time.0, at(3));
+    }
+
+    #[test]
+    fn a_summary_tells_the_worst_and_names_all() {
+        let mut all = Vec::new();
+        set(&mut all, new("A", true, "Fine", ""), None, at(1));
+        set(&mut all, new("B", Status::Unknown, "Lost", "no answer"), None, at(1));
+        set(&mut all, new("Deleting", false, "NotDeleting", ""), None, at(1));
+        let summary = summarize("Ready", &all, &["A", "B", "C"], &["Deleting", "Paused"], "Ready");
+        assert_eq!((summary.status, summary.reason), (Status::Unknown, "ReadyUnknown"));
+        assert_eq!(summary.message, "* B: no answer\n* C: Condition not yet reported");
+        set(&mut all, new("Deleting", true, "Draining", "first\nsecond"), None, at(1));
+        let summary = summarize("Ready", &all, &["A"], &["Deleting"], "Ready");
+        assert_eq!(
+            (summary.status, summary.reason, summary.message.as_str()),
+            (Status::False, "NotReady", "* Deleting:\n  first\n  second")
+        );
+        assert_eq!(summarize("Ready", &all, &["A"], &[], "AllGood"), new("Ready", true, "AllGood", ""));
+    }
+
+    #[test]
+    fn an_older_summary_takes_the_worst_severity() {
+        let mut all = Vec::new();
+        assert_eq!(summarize_legacy(&all, &["A"]), None);
+        set_legacy(&mut all, legacy_true("A"), at(1));
+        assert_eq!(summarize_legacy(&all, &["A", "Missing"]).map(|ready| ready.status), Some(Status::True));
+        set_legacy(&mut all, legacy_false("B", "Slow", Severity::Info, "b"), at(1));
+        set_legacy(&mut all, legacy_false("C", "Broken", Severity::Error, "c"), at(1));
+        set_legacy(&mut all, legacy_unknown("D", "Lost", "d"), at(1));
+        let ready = summarize_legacy(&all, &["A", "B", "C", "D"]).unwrap();
+        assert_eq!((ready.type_.as_str(), ready.reason.as_deref()), ("Ready", Some("Broken")));
+        assert_eq!(summarize_legacy(&all, &["A", "D"]).unwrap().reason.as_deref(), Some("Lost"));
+    }
+}

@@ -23,11 +23,12 @@ use crate::names::annotations::CONVERSION_DATA;
 use crate::spoke::kinds::spokes;
 use crate::spoke::{self, Step, durations};
 
-/// A kind with its hub version and the steps to each of its older versions.
+/// A kind with its hub version, the hub's schema, and the steps to each of its older versions.
 struct Known {
     group: &'static str,
     kind: &'static str,
     hub: &'static str,
+    schema: Option<&'static Value>,
     spokes: Vec<(&'static str, Vec<Step>)>,
 }
 
@@ -38,6 +39,7 @@ static KNOWN: LazyLock<Vec<Known>> = LazyLock::new(|| {
             group: kind.group,
             kind: kind.kind,
             hub: kind.hub,
+            schema: crate::crds::schema(kind.group, kind.kind, kind.hub),
             spokes: spokes(kind.group, kind.kind).into_iter().map(|(version, _, steps)| (version, steps)).collect(),
         })
         .collect()
@@ -62,11 +64,11 @@ impl Conversion for Webhooks {
         let unknown = |version: &str| StatusError::bad_request(format!("{} has no version {version}", from.group_kind()));
         if from.version != known.hub {
             let steps = known.steps(&from.version).ok_or_else(|| unknown(&from.version))?;
-            object = to_hub(object, &from, known.hub, steps)?;
+            object = to_hub(object, &from, known, steps)?;
         }
         if to_version != known.hub {
             let steps = known.steps(to_version).ok_or_else(|| unknown(to_version))?;
-            object = to_spoke(object, &from, known.hub, to_version, steps);
+            object = to_spoke(object, &from, known, to_version, steps);
         }
         Ok(object)
     }
@@ -79,7 +81,7 @@ fn set_version(object: &mut Value, gvk: &GroupVersionKind, version: &str) {
 }
 
 /// From an older version to the stored one.
-fn to_hub(mut object: Value, from: &GroupVersionKind, hub: &str, steps: &[Step]) -> Result<Value, StatusError> {
+fn to_hub(mut object: Value, from: &GroupVersionKind, known: &Known, steps: &[Step]) -> Result<Value, StatusError> {
     let faults = faults(&object, steps);
     if !faults.is_empty() {
         let name = apimachinery::meta::name(&object);
@@ -88,9 +90,9 @@ fn to_hub(mut object: Value, from: &GroupVersionKind, hub: &str, steps: &[Step])
     let mut kept = take_annotation(&mut object);
     default_namespaces(&mut object, steps);
     let mut converted = object.clone();
-    carry_to_hub(&mut converted, from, hub, steps);
+    carry_to_hub(&mut converted, from, known, steps);
     // What the hub says beyond this version, if it still shows what it showed when the object was read.
-    if let Some(entries) = kept.shift_remove(hub) {
+    if let Some(entries) = kept.shift_remove(known.hub) {
         restore(&mut converted, &entries);
     }
     let mut shown = converted.clone();
@@ -101,7 +103,7 @@ fn to_hub(mut object: Value, from: &GroupVersionKind, hub: &str, steps: &[Step])
 }
 
 /// From the stored version to an older one.
-fn to_spoke(mut object: Value, from: &GroupVersionKind, hub: &str, version: &str, steps: &[Step]) -> Value {
+fn to_spoke(mut object: Value, from: &GroupVersionKind, known: &Known, version: &str, steps: &[Step]) -> Value {
     let mut kept = take_annotation(&mut object);
     let mut converted = object.clone();
     spoke::to_spoke(&mut converted, steps);
@@ -110,16 +112,16 @@ fn to_spoke(mut object: Value, from: &GroupVersionKind, hub: &str, version: &str
         restore(&mut converted, &entries);
     }
     let mut shown = converted.clone();
-    carry_to_hub(&mut shown, from, hub, steps);
-    keep(&mut kept, hub, &object, &shown);
+    carry_to_hub(&mut shown, from, known, steps);
+    keep(&mut kept, known.hub, &object, &shown);
     put_annotation(&mut converted, kept);
     converted
 }
 
-fn carry_to_hub(object: &mut Value, from: &GroupVersionKind, hub: &str, steps: &[Step]) {
+fn carry_to_hub(object: &mut Value, from: &GroupVersionKind, known: &Known, steps: &[Step]) {
     spoke::to_hub(object, steps);
-    set_version(object, from, hub);
-    if let Some(schema) = crate::crds::schema(&from.group, &from.kind, hub) {
+    set_version(object, from, known.hub);
+    if let Some(schema) = known.schema {
         omit_zeros(object, schema, false);
     }
 }
