@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use api::cluster::{Cluster, Machine, MachineDeployment, MachineSet};
+use api::cluster::{Cluster, DeletionOrder, Machine, MachineDeployment, MachineSet, SetDeletion};
 use api::names::{annotations, finalizers, labels};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -165,9 +165,10 @@ fn set_patch(deployment: &MachineDeployment, set: &MachineSet, replicas: i32, is
         }
     }
     if is_current {
-        let (from, to) = (json!(&set.spec.deletion), json!(&deployment.spec.deletion));
-        if let Some(change) = crate::status::difference(&from, &to) {
-            spec.insert("deletion".to_owned(), change);
+        // Absent is Random, which the API writes into sets.
+        let order = |deletion: &SetDeletion| deletion.order.unwrap_or(DeletionOrder::Random);
+        if order(&set.spec.deletion) != order(&deployment.spec.deletion) {
+            spec.insert("deletion".to_owned(), json!({"order": order(&deployment.spec.deletion)}));
         }
         if let Some(change) = template_change(deployment, set) {
             spec.insert("template".to_owned(), change);
@@ -206,6 +207,7 @@ fn template_change(deployment: &MachineDeployment, set: &MachineSet) -> Option<V
     if let Some(hash) = hash {
         wanted.metadata.labels.insert(labels::MACHINE_TEMPLATE_HASH.to_owned(), hash);
     }
+    wanted.metadata.labels.insert(labels::CLUSTER_NAME.to_owned(), deployment.spec.cluster_name.clone());
     crate::status::difference(&json!(&set.spec.template), &json!(&wanted))
 }
 
