@@ -10,6 +10,7 @@ mod discovery;
 mod exchanges;
 mod garbage;
 mod kubectl;
+mod model;
 mod namespaces;
 mod restart;
 mod serving;
