@@ -544,20 +544,25 @@ fn apply_update(world: &mut World, update: &ObjectUpdate) -> Option<Change> {
         ("Task", _) => {
             let value = update.changes.iter().find(|change| change.name == "info").and_then(|change| change.value.as_ref())?;
             let info: TaskInfo = value.decode().ok()?;
-            world.tasks.insert(reference.clone(), (round, Task::of(reference, &info)));
-            Some(Change::Task(reference.clone()))
+            let task = Task::of(reference, &info);
+            let old = world.tasks.insert(reference.clone(), (round, task.clone()));
+            // Progress alone is no news: nobody acts on it.
+            let is_news = old.is_none_or(|(_, old)| (&old.state, old.is_cancelled) != (&task.state, task.is_cancelled));
+            is_news.then(|| Change::Task(reference.clone()))
         }
         ("VirtualMachine", ObjectUpdateKind::Leave) => {
             world.machines.remove(reference);
             Some(Change::Machine(reference.clone()))
         }
         ("VirtualMachine", _) => {
+            let is_new = !world.machines.contains_key(reference);
             let (heard, seen) = world.machines.entry(reference.clone()).or_default();
             *heard = round;
+            let old = seen.clone();
             for change in &update.changes {
                 apply_change(seen, change);
             }
-            Some(Change::Machine(reference.clone()))
+            (is_new || old != *seen).then(|| Change::Machine(reference.clone()))
         }
         _ => None,
     }

@@ -395,7 +395,6 @@ fn task(observed: &Observed, plan: &mut Plan) -> bool {
         }
         TaskLook::Known(task) => match &task.state {
             TaskState::Running => {
-                let done = task.progress.map(|progress| format!(", {progress} % done")).unwrap_or_default();
                 let since = task.queued.strftime("%T");
                 let (reason, doing) = match task.what.as_str() {
                     "VirtualMachine.powerOn" => ("PoweringOn", "to be powered on"),
@@ -403,7 +402,7 @@ fn task(observed: &Observed, plan: &mut Plan) -> bool {
                     _ if has_machine => ("PoweringOn", "to be configured"),
                     _ => ("Cloning", "to be cloned"),
                 };
-                plan.waits(reason, format!("waiting for {} {doing} since {since} ({}{done})", name(vm), reference.id));
+                plan.waits(reason, format!("waiting for {} {doing} since {since} ({})", name(vm), reference.id));
                 true
             }
             TaskState::Succeeded(Some(machine)) if !has_machine && machine.kind == "VirtualMachine" => {

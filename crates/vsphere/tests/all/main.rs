@@ -1,0 +1,8 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+//! The client against the simulated vCenter, in memory, on paused time.
+
+mod calls;
+mod errors;
+mod sessions;
+mod updates;
+mod world;
