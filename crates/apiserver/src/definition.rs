@@ -272,12 +272,14 @@ pub async fn install(inner: &Arc<Inner>, prepared: &[Prepared]) -> Result<(), Op
     });
     let missing: Vec<&Prepared> = missing.collect();
     resources.extend(missing.iter().map(|prepared| prepared.resource.clone()));
-    for prepared in missing {
+    // Side by side, so that a journal in a file takes them as one batch.
+    let writes = missing.into_iter().map(async |prepared| {
         store_definition(inner, prepared).await.map_err(|error| OpenError::Start {
             what: format!("the definition {}", meta::name(&prepared.manifest)),
             reason: error.to_string(),
-        })?;
-    }
+        })
+    });
+    futures::future::try_join_all(writes).await?;
     inner.change_registry(|registry| resources.into_iter().for_each(|resource| registry.insert(resource)));
     Ok(())
 }

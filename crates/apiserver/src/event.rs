@@ -66,6 +66,11 @@ impl Event {
         frames.push((key, frame.clone()));
         frame
     }
+
+    /// Drops the encoded frames; they are encoded again should a watcher come late.
+    pub fn forget_frames(&self) {
+        *self.frames.lock().unwrap_or_else(PoisonError::into_inner) = Vec::new();
+    }
 }
 
 /// An event as it is handed to one watcher: an object that leaves a selection is deleted as far as that watcher sees.

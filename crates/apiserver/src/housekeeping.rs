@@ -1,4 +1,4 @@
-//! What the server does by itself after a write: garbage collection by owner references, the end of namespaces and of definitions.
+//! What the server does by itself: garbage collection by owner references, the end of namespaces and of definitions, and of old events.
 //!
 //! ```text
 //!   commit -> chores (set, ordered) -> this one task, one chore at a time -> further commits -> further chores ...
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::{GroupKind, StatusError, gvk, meta};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::definition;
@@ -23,10 +24,15 @@ use crate::store::{Chore, FOREGROUND, ORPHAN};
 
 /// How long a chore that failed rests.
 const RETRY: Duration = Duration::from_secs(5);
+/// How long an event is kept after it last happened.
+const EVENT_LIFE: SignedDuration = SignedDuration::from_hours(1);
+/// How often old events are looked for, while there are any.
+const EVENT_ROUND: Duration = Duration::from_secs(600);
 
 /// Works off chores until the server closes.
 pub async fn run(inner: Arc<Inner>) {
     let mut failed: Vec<Chore> = Vec::new();
+    let mut round = Box::pin(tokio::time::sleep_until(inner.clock.instant() + EVENT_ROUND));
     loop {
         loop {
             let chores = inner.state().store.take_chores();
@@ -43,14 +49,39 @@ pub async fn run(inner: Arc<Inner>) {
                 }
             }
         }
+        let has_events = inner.state().store.count(&events()) > 0;
         tokio::select! {
             biased;
             () = inner.closing.cancelled() => return,
             () = inner.chores.notified() => {}
+            () = &mut round, if has_events => {
+                round.as_mut().reset(inner.clock.instant() + EVENT_ROUND);
+                forget_events(&inner).await;
+            }
             () = inner.clock.sleep(RETRY), if !failed.is_empty() => {
                 let mut state = inner.state();
                 failed.drain(..).for_each(|chore| state.store.add_chore(chore));
             }
+        }
+    }
+}
+
+fn events() -> ResourceId {
+    ResourceId::new("", "events")
+}
+
+/// Deletes the events that last happened too long ago: nobody else does.
+async fn forget_events(inner: &Arc<Inner>) {
+    let Ok(limit) = inner.clock.now().checked_sub(EVENT_LIFE) else { return };
+    let entries = inner.state().store.list(&events(), None);
+    for entry in entries {
+        let event = entry.value();
+        let times = [&["series", "lastObservedTime"] as &[&str], &["lastTimestamp"], &["eventTime"], &["metadata", "creationTimestamp"]];
+        let last = times.iter().filter_map(|path| meta::at(&event, path)?.as_str()?.parse::<Timestamp>().ok()).max();
+        if last.is_some_and(|last| last < limit)
+            && let Err(error) = remove(inner, &entry, None).await
+        {
+            tracing::debug!(%error, "an old event could not be deleted");
         }
     }
 }

@@ -24,10 +24,8 @@ fn key(name: &str) -> ObjectKey {
 /// When one cannot be written.
 pub async fn make_defaults(inner: &Arc<Inner>) -> Result<(), OpenError> {
     let now = inner.clock.now_seconds().to_string();
-    for name in DEFAULTS {
-        if inner.latest(&key(name)).is_some() {
-            continue;
-        }
+    let missing = DEFAULTS.iter().filter(|name| inner.latest(&key(name)).is_none());
+    let writes = missing.map(async |name| {
         let object = json!({
             "kind": "Namespace", "apiVersion": "v1",
             "metadata": {"name": name, "uid": inner.uids.uuid().to_string(), "creationTimestamp": now, "labels": {NAME_LABEL: name}},
@@ -36,8 +34,9 @@ pub async fn make_defaults(inner: &Arc<Inner>) -> Result<(), OpenError> {
         inner
             .commit(&key(name), None, Some(object.into()))
             .await
-            .map_err(|error| OpenError::Start { what: format!("the namespace {name}"), reason: StatusError::from(error).to_string() })?;
-    }
+            .map_err(|error| OpenError::Start { what: format!("the namespace {name}"), reason: StatusError::from(error).to_string() })
+    });
+    futures::future::try_join_all(writes).await?;
     Ok(())
 }
 

@@ -146,14 +146,17 @@ impl Entry {
             metadata.insert("resourceVersion".to_owned(), Value::String(revision.to_string()));
         }
         let facts = object.get("metadata").map(Facts::deserialize).transpose()?.unwrap_or_default();
-        let mut bytes = Vec::with_capacity(1024 + content.specification.as_ref().map_or(0, |text| text.len()));
+        let mut bytes = Vec::with_capacity(2048);
         serde_json::to_writer(&mut bytes, object)?;
+        bytes.reserve_exact(content.specification.as_ref().map_or(0, |text| text.len() + 10));
         if let Some(text) = &content.specification {
             bytes.pop();
             bytes.extend_from_slice(b",\"spec\":");
             bytes.extend_from_slice(text.as_bytes());
             bytes.push(b'}');
         }
+        // Kept for long: without the spare room of having been written bit by bit.
+        bytes.shrink_to_fit();
         Ok(Self { key, revision, bytes: Bytes::from(bytes), facts })
     }
 

@@ -21,6 +21,9 @@ use crate::server::ApiServer;
 /// How long requests in work may take once the end was asked for.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How long the listener rests after a failure.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 /// The user a verified chain stands for.
 fn user_of(chain: &[CertificateDer<'static>]) -> User {
     let Some(facts) = chain.first().and_then(|leaf| Facts::read(leaf).ok()) else { return User::anonymous() };
@@ -48,9 +51,14 @@ impl ApiServer {
                     let (this, tls, server, shutdown) = (self.clone(), tls.clone(), server.clone(), shutdown.clone());
                     connections.spawn(async move { this.serve_connection(stream, &peer, &tls, &server, &shutdown).await });
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "no further connection can be accepted");
+                Err(error) if error.kind() == std::io::ErrorKind::NotConnected => {
+                    tracing::debug!(%error, "no further connection can come");
                     break;
+                }
+                Err(error) => {
+                    // A connection that broke before it was taken, or too many files for now: others may come.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    self.inner.clock.sleep(ACCEPT_PAUSE).await;
                 }
             }
         }

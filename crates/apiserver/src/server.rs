@@ -26,7 +26,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::definition;
 use crate::event::{Change, Event};
-use crate::journal::Journal;
+use crate::journal::{Journal, JournalError, Record};
 use crate::object::{Content, Entry, ObjectKey, ResourceId};
 use crate::options::{OpenError, Options};
 use crate::registry::Registry;
@@ -55,6 +55,8 @@ type Check = dyn Fn() -> Result<(), String> + Send + Sync;
 pub enum CommitError {
     /// The object is no longer in the state the write was decided on.
     Moved,
+    /// The namespace of a new object is gone, or going.
+    Homeless,
     /// The journal is not to be relied on, or the server is closing.
     Unavailable(String),
     /// The object cannot be encoded.
@@ -65,6 +67,7 @@ impl From<CommitError> for StatusError {
     fn from(error: CommitError) -> Self {
         match error {
             CommitError::Moved => Self::timeout("the object keeps changing; please try again", 1),
+            CommitError::Homeless => Self::timeout("the namespace is being deleted; please try again", 1),
             CommitError::Unavailable(reason) => Self::unavailable(reason),
             CommitError::Encoding(reason) => Self::internal(&reason),
         }
@@ -98,7 +101,9 @@ pub struct Inner {
     pub version: String,
     pub cluster_id: String,
     defects: Defects,
-    journal: Arc<dyn Journal>,
+    /// Given back when the server has closed, whoever still holds a part of it.
+    journal: Mutex<Option<Arc<dyn Journal>>>,
+    is_inline: bool,
     state: Mutex<State>,
     registry: RwLock<Arc<Registry>>,
     taps: Mutex<Vec<Arc<Tap>>>,
@@ -183,10 +188,13 @@ impl Inner {
             if state.store.latest(key).map(|entry| entry.revision) != based_on {
                 return Err(CommitError::Moved);
             }
+            if based_on.is_none() && !key.namespace.is_empty() && !state.store.is_home(&key.namespace) {
+                return Err(CommitError::Homeless);
+            }
             let staged = state.store.stage(key, content.as_mut()).map_err(|error| CommitError::Encoding(error.to_string()))?;
             let Some(staged) = staged else { return Err(CommitError::Moved) };
             let event = staged.event.clone();
-            if self.journal.is_inline() {
+            if self.is_inline {
                 self.append_inline(&mut state, staged)?;
                 (event, None)
             } else {
@@ -207,9 +215,14 @@ impl Inner {
         Ok(event.entry.clone())
     }
 
+    fn append(&self, batch: &[Record]) -> Result<(), JournalError> {
+        let journal = lock(&self.journal).clone();
+        journal.map_or(Err(JournalError::Replaced), |journal| journal.append(batch))
+    }
+
     fn append_inline(&self, state: &mut State, staged: Staged) -> Result<(), CommitError> {
         let batch = if self.defects.has(Defect::AcknowledgeEarly) { state.store.hold_back(staged.record) } else { vec![staged.record] };
-        if let Err(error) = self.journal.append(&batch) {
+        if let Err(error) = self.append(&batch) {
             let reason = broken(&error);
             state.store.abandon();
             state.broken = Some(reason.clone());
@@ -268,8 +281,9 @@ impl Inner {
     async fn write_batch(&self, batch: Vec<Waiting>) {
         let (staged, answers): (Vec<Staged>, Vec<_>) = batch.into_iter().map(|waiting| (waiting.staged, waiting.answer)).unzip();
         let (records, events): (Vec<_>, Vec<_>) = staged.into_iter().map(|staged| (staged.record, staged.event)).unzip();
-        let journal = self.journal.clone();
-        let append = tokio::task::spawn_blocking(move || journal.append(&records));
+        let journal = lock(&self.journal).clone();
+        let append = move || journal.map_or(Err(JournalError::Replaced), |journal| journal.append(&records));
+        let append = tokio::task::spawn_blocking(append);
         let is_early = self.defects.has(Defect::AcknowledgeEarly);
         let appended = if is_early {
             drop(append);
@@ -374,7 +388,8 @@ impl ApiServer {
             version,
             cluster_id,
             defects,
-            journal: Arc::from(journal),
+            is_inline: journal.is_inline(),
+            journal: Mutex::new(Some(Arc::from(journal))),
             state: Mutex::new(State { store, queue: Vec::new(), broken: None }),
             registry: RwLock::new(Arc::new(Registry::builtin(builtins))),
             taps: Mutex::default(),
@@ -386,7 +401,7 @@ impl ApiServer {
         });
         let server =
             Self { inner: inner.clone(), handle: Arc::new(Handle { tasks: Mutex::default(), _ended_on_drop: closing.drop_guard() }) };
-        if !inner.journal.is_inline() {
+        if !inner.is_inline {
             lock(&server.handle.tasks).push(tokio::spawn(inner.clone().write_batches()));
         }
         definition::install(&inner, prepared).await?;
@@ -396,7 +411,8 @@ impl ApiServer {
         Ok(server)
     }
 
-    /// Calls `tap` with every later write, after it is durable and before it is answered.
+    /// Calls `tap` with every later write, after it is durable and before it is answered. In the order of revisions, as long as the runtime
+    /// has one thread; where writes run side by side, their taps may as well.
     pub fn on_acknowledged(&self, tap: impl Fn(&Acknowledged) + Send + Sync + 'static) {
         lock(&self.inner.taps).push(Arc::new(tap));
     }
@@ -433,7 +449,8 @@ impl ApiServer {
         self.inner.closing.is_cancelled()
     }
 
-    /// Ends the server: no further request is served, watches end, and what was accepted is in the journal when this returns.
+    /// Ends the server: no further request is served, watches end, and what was accepted is in the journal when this returns. The journal
+    /// is given back, so that another server can open it, even while clients and streams of this one are still held.
     pub async fn close(self) {
         self.inner.closing.cancel();
         let tasks = std::mem::take(&mut *lock(&self.handle.tasks));
@@ -444,8 +461,10 @@ impl ApiServer {
         let mut state = self.inner.state();
         state.store.end_all_watches();
         let held_back = state.store.held_back();
-        if !held_back.is_empty() && self.inner.journal.append(&held_back).is_err() {
+        drop(state);
+        if !held_back.is_empty() && self.inner.append(&held_back).is_err() {
             tracing::warn!("the state could not be written at the end");
         }
+        drop(lock(&self.inner.journal).take());
     }
 }

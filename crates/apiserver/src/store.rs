@@ -20,7 +20,9 @@ use crate::object::{Content, Entry, ObjectKey, ResourceId};
 /// Events kept for each kind of object, so that a watch can resume and a list can be continued.
 const RING_EVENTS: usize = 2048;
 /// Bytes of events kept for each kind of object.
-const RING_BYTES: usize = 8 << 20;
+const RING_BYTES: usize = 4 << 20;
+/// Events whose encoded frames are kept: watchers that are up to date share them.
+const FRAMED_EVENTS: usize = 32;
 /// Events that may wait for one watcher. A slower one is cut off and resumes by revision.
 pub const WATCH_QUEUE: usize = 1024;
 
@@ -128,6 +130,12 @@ impl Store {
             Some((_, entry)) => entry.as_ref(),
             None => self.get(key),
         }
+    }
+
+    /// Whether objects may be made in this namespace.
+    pub fn is_home(&self, namespace: &str) -> bool {
+        let namespace = ObjectKey::new(&ResourceId::new("", "namespaces"), "", namespace);
+        self.latest(&namespace).is_some_and(|namespace| !namespace.is_deleting())
     }
 
     /// The committed objects of a kind, in the order of namespace and name.
@@ -386,6 +394,9 @@ impl Collection {
     fn publish(&mut self, event: &Arc<Event>) {
         self.ring_bytes += event.entry.bytes.len();
         self.ring.push_back(event.clone());
+        if let Some(settled) = self.ring.len().checked_sub(FRAMED_EVENTS).and_then(|at| self.ring.get(at)) {
+            settled.forget_frames();
+        }
         while self.ring.len() > RING_EVENTS || self.ring_bytes > RING_BYTES {
             let Some(oldest) = self.ring.pop_front() else { break };
             self.ring_bytes -= oldest.entry.bytes.len();

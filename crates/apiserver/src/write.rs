@@ -105,6 +105,22 @@ impl Write<'_> {
         self.presenter.version().ok_or_else(StatusError::unknown_resource)
     }
 
+    /// A value of the wrong type in a built-in kind: there the genuine server cannot even read the object.
+    fn undecodable(&self, wrong: &FieldError) -> StatusError {
+        let (kind, version) = (self.resource().kind.as_str(), self.resource().stored().map_or("v1", |version| &version.name));
+        let found = match wrong.bad_value.as_ref().and_then(Value::as_str) {
+            Some("integer" | "number") => "number",
+            Some("boolean") => "bool",
+            Some(other) => other,
+            None => "value",
+        };
+        let path = wrong.path.split('[').next().unwrap_or_default();
+        let wanted = wrong.detail.split(" must be of type ").nth(1).and_then(|rest| rest.split(':').next()).unwrap_or("another type");
+        StatusError::bad_request(format!(
+            "{kind} in version {version:?} cannot be handled as a {kind}: json: cannot unmarshal {found} into Go struct field {kind}.{path} of type {wanted}"
+        ))
+    }
+
     fn invalid(&self, name: &str, errors: Vec<FieldError>) -> StatusError {
         StatusError::invalid(&self.resource().group_kind(), name, errors)
     }
@@ -230,8 +246,8 @@ impl Write<'_> {
             }
         }
         let errors = Self::schema_errors(stored_version, object, old, is_status);
-        if errors.iter().any(|error| error.kind == ErrorKind::TypeInvalid) {
-            return Err(self.invalid(name, errors));
+        if let Some(wrong) = errors.iter().find(|error| error.kind == ErrorKind::TypeInvalid) {
+            return Err(if self.resource().is_custom() { self.invalid(name, errors) } else { self.undecodable(wrong) });
         }
         let is_content = errors.is_empty() && unsettled.is_empty();
         let kind = self.resource().stored_kind();
@@ -355,6 +371,10 @@ impl Write<'_> {
                 Ok(entry) => Ok(response::with_warnings(response::json(201, self.presenter.one(self.inner, &entry)?), &warnings)),
                 Err(CommitError::Moved) if prefix.is_some() && attempt < NAME_ATTEMPTS => continue,
                 Err(CommitError::Moved) => Err(StatusError::already_exists(&self.resource().group_resource(), &name)),
+                Err(CommitError::Homeless) => {
+                    self.check_home(&name)?;
+                    Err(CommitError::Homeless.into())
+                }
                 Err(other) => Err(other.into()),
             };
         }

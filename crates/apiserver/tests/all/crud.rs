@@ -426,6 +426,33 @@ async fn secrets_and_config_maps_have_their_rules() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn wrong_types_in_built_in_kinds_cannot_be_read() {
+    let server = server().await;
+    let mut map = config_map("m");
+    map["data"]["a"] = json!(1);
+    let refused = ask(&server, "POST", MAPS, map).await;
+    assert_eq!(refused.code, 400);
+    assert!(
+        refused.message().starts_with("ConfigMap in version \"v1\" cannot be handled as a ConfigMap: json: cannot unmarshal number"),
+        "{}",
+        refused.body
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn old_events_are_forgotten() {
+    let server = server().await;
+    let events = "/api/v1/namespaces/default/events";
+    let event = |name: &str| json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": name}, "involvedObject": {"namespace": "default"}, "lastTimestamp": null});
+    ask(&server, "POST", events, event("old")).await.expect(201);
+    tokio::time::sleep(std::time::Duration::from_secs(50 * 60)).await;
+    ask(&server, "POST", events, event("new")).await.expect(201);
+    tokio::time::sleep(std::time::Duration::from_secs(25 * 60)).await;
+    ask(&server, "GET", &format!("{events}/old"), Value::Null).await.expect(404);
+    ask(&server, "GET", &format!("{events}/new"), Value::Null).await.expect(200);
+}
+
+#[tokio::test(start_paused = true)]
 async fn events_are_seen_through_both_groups() {
     let server = server().await;
     let event = json!({
