@@ -135,7 +135,7 @@ impl Model {
         }
         match object {
             Some(object) => {
-                if object["metadata"]["resourceVersion"] != heard.revision.to_string() {
+                if object["metadata"]["resourceVersion"].as_str() != Some(heard.revision.to_string().as_str()) {
                     self.broken.push(format!("{key:?} does not carry its revision"));
                 }
                 self.objects.insert(key, object);
@@ -340,7 +340,7 @@ async fn history(steps: Vec<Step>) -> Result<(), TestCaseError> {
     for follower in &mut followers {
         follower.follow().await?;
     }
-    let model = model.lock().unwrap();
+    let model = std::mem::take(&mut *model.lock().unwrap());
     prop_assert_eq!(&model.broken, &Vec::<String>::new());
     model.check_rest()?;
     for kind in ["things", "orbs"] {
