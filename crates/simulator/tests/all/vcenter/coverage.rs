@@ -27,7 +27,7 @@ async fn every_method_of_the_wire_is_served() {
     assert_eq!(client.call(by_uuid).await.unwrap().as_ref(), Some(&vm));
     let datacenter = client.at("dc1").await;
     let all = FindAllByUuid { this: singleton("SearchIndex"), datacenter, uuid, is_vm_search: true, is_instance_uuid: Some(false) };
-    assert_eq!(client.call(all).await.unwrap(), [vm.clone()]);
+    assert_eq!(client.call(all).await.unwrap(), std::slice::from_ref(&vm));
 
     let spec = VirtualMachineConfigSpec { cpus: Some(6), ..VirtualMachineConfigSpec::default() };
     let task = client.call(ReconfigureVm { this: vm.clone(), spec }).await.unwrap();
