@@ -217,10 +217,13 @@ fn put_annotation(object: &mut Value, kept: Map<String, Value>) {
     if kept.is_empty() {
         return;
     }
+    // The text must not depend on the order in which somebody wrote the fields, or equal objects would differ.
+    let mut kept = Value::Object(kept);
+    kept.sort_all_objects();
     let Some(map) = object.as_object_mut() else { return };
     let Some(metadata) = map.entry("metadata").or_insert_with(|| json!({})).as_object_mut() else { return };
     if let Some(annotations) = metadata.entry("annotations").or_insert_with(|| json!({})).as_object_mut() {
-        annotations.insert(CONVERSION_DATA.to_owned(), json!(Value::Object(kept).to_string()));
+        annotations.insert(CONVERSION_DATA.to_owned(), json!(kept.to_string()));
     }
 }
 
