@@ -13,6 +13,7 @@ use super::service::ServiceState;
 use super::state::{Stage, realm_of};
 use super::{Nodes, apid, control_plane};
 use crate::hypervisor::VmId;
+use crate::workload::kubelet;
 
 /// Runs the machine until its power goes or it reboots.
 pub(super) async fn run(nodes: &Nodes, id: &VmId, stop: &CancellationToken) {
@@ -40,7 +41,7 @@ pub(super) async fn run(nodes: &Nodes, id: &VmId, stop: &CancellationToken) {
         machine.stage = Stage::Running;
     }
     nodes.event(Some(&realm), &format!("{id} is configured"));
-    if nodes.state().machines.get(id).is_some_and(|machine| machine.extensions.iter().any(|name| name.contains("vmtoolsd"))) {
+    if nodes.has_tools(id) {
         running(nodes, id, "ext-talos-vmtoolsd", "Started task ext-talos-vmtoolsd");
         nodes.report_tools(id);
     }
@@ -63,6 +64,8 @@ pub(super) async fn run(nodes: &Nodes, id: &VmId, stop: &CancellationToken) {
     let token = stop.clone();
     guarded(Box::pin(async move { apid::run(&own, &vm, &settings, &token).await }));
     running(nodes, id, "kubelet", "Health check successful");
+    let (own, vm, settings, place) = (nodes.clone(), id.clone(), configuration.clone(), realm.clone());
+    guarded(Box::pin(async move { kubelet::run(&own, &vm, &settings, &place).await }));
     if configuration.is_control_plane() {
         control_plane::run(nodes, id, &configuration, stop).await;
     }

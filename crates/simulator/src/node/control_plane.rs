@@ -40,7 +40,7 @@ pub(super) async fn run(nodes: &Nodes, id: &VmId, configuration: &Arc<Configurat
     if !promoted(nodes, id, &realm, cluster, member).await {
         return;
     }
-    workload::endpoint::run(nodes, id, configuration, cluster, stop).await;
+    workload::endpoint::run(nodes, id, configuration, (cluster, member), stop).await;
 }
 
 fn service(nodes: &Nodes, id: &VmId, state: ServiceState, message: &str) {

@@ -16,7 +16,7 @@
 mod apid;
 mod archive;
 mod boot;
-mod certificates;
+pub(crate) mod certificates;
 pub mod configuration;
 mod control_plane;
 pub mod etcd;
@@ -25,7 +25,7 @@ pub mod latency;
 pub mod links;
 pub mod release;
 mod rpc;
-mod service;
+pub(crate) mod service;
 pub(crate) mod state;
 #[cfg(test)]
 pub(crate) mod test_support;
@@ -70,6 +70,9 @@ pub struct Options {
 
 type Tap = dyn Fn(&str) + Send + Sync;
 
+/// The definition that Talos installs in clusters, read once for all of them.
+type Definitions = apiserver::CrdSet;
+
 /// All simulated machines. Cheap to clone; clones share them.
 #[derive(Clone)]
 pub struct Nodes(Arc<Shared>);
@@ -79,6 +82,7 @@ struct Shared {
     hypervisor: OnceLock<Arc<dyn Hypervisor>>,
     state: Mutex<State>,
     taps: Mutex<Vec<Arc<Tap>>>,
+    definitions: Definitions,
     ended: CancellationToken,
 }
 
@@ -97,6 +101,7 @@ impl Nodes {
             hypervisor: OnceLock::new(),
             state: Mutex::new(state),
             taps: Mutex::default(),
+            definitions: Definitions::from(vec![crate::workload::talos_definition()]),
             ended: CancellationToken::new(),
         }))
     }
@@ -163,6 +168,7 @@ impl Nodes {
             machine.vip = None;
             machine.serves_api = false;
             machine.is_registered = false;
+            machine.reported = None;
             let realm = machine.realm.clone();
             if let Some((cluster, member)) = data
                 && let Some(cluster) = state.etcd.get_mut(&cluster)
@@ -189,6 +195,21 @@ impl Nodes {
         self.event(None, &format!("{id} switched itself off"));
     }
 
+    /// An etcd cluster whose data is on no disk any more is gone, and its Kubernetes with it.
+    fn forget_lost_clusters(&self) {
+        let mut state = self.state();
+        let kept: std::collections::BTreeSet<_> = state.disks.values().filter_map(|disk| disk.etcd).map(|(cluster, _)| cluster).collect();
+        state.etcd.retain(|id, _| kept.contains(id));
+        state.etcd_authority.retain(|id, _| kept.contains(id));
+        state.workloads.retain(|id, cell| {
+            let is_kept = kept.contains(id);
+            if let Some(workload) = cell.get().filter(|_| !is_kept) {
+                workload.end();
+            }
+            is_kept
+        });
+    }
+
     /// Moves shared addresses to where they belong.
     pub(crate) fn settle(&self, realm: Option<&str>) {
         let Some(realm) = realm else { return };
@@ -204,6 +225,10 @@ impl Nodes {
 }
 
 impl Nodes {
+    pub(crate) fn talos_definitions(&self) -> Definitions {
+        self.0.definitions.clone()
+    }
+
     pub(crate) fn options(&self) -> &Options {
         &self.0.options
     }
@@ -285,6 +310,7 @@ impl Guests for Nodes {
                 vip: None,
                 serves_api: false,
                 is_registered: false,
+                reported: None,
                 vm,
             };
             state.machines.insert(id.clone(), machine);
@@ -312,6 +338,7 @@ impl Guests for Nodes {
                 state.disks.remove(&disk);
             }
         }
+        self.forget_lost_clusters();
         self.event(None, &format!("{id} is gone"));
     }
 }
@@ -372,18 +399,33 @@ impl Nodes {
         }
     }
 
-    /// What the guest reports when VMware tools run in it.
+    /// What VMware tools in the guest said last.
+    pub(crate) fn reported(&self, id: &VmId) -> Option<ToolsReport> {
+        self.state().machines.get(id).and_then(|machine| machine.reported.clone())
+    }
+
+    /// Whether VMware tools are part of the machine's system.
+    pub(crate) fn has_tools(&self, id: &VmId) -> bool {
+        self.state().machines.get(id).is_some_and(|machine| machine.extensions.iter().any(|name| name.contains("vmtoolsd")))
+    }
+
+    /// Lets VMware tools in the guest say what there is to say, if it is news.
     pub(crate) fn report_tools(&self, id: &VmId) {
         let report = {
-            let state = self.state();
-            let Some(machine) = state.machines.get(id) else { return };
+            let mut state = self.state();
+            let Some(machine) = state.machines.get_mut(id) else { return };
             let nets = machine.links.iter().map(|link| {
                 let mut addresses: Vec<String> = link.addresses.iter().map(|(address, prefix)| format!("{address}/{prefix}")).collect();
                 let shared = machine.vip.filter(|_| link.vip.is_some());
                 addresses.extend(shared.map(|vip| format!("{vip}/{}", if vip.is_ipv4() { 32 } else { 128 })));
                 (link.mac.clone(), addresses)
             });
-            ToolsReport { host_name: machine.hostname.clone(), nets: nets.collect() }
+            let report = ToolsReport { host_name: machine.hostname.clone(), nets: nets.collect() };
+            if machine.reported.as_ref() == Some(&report) {
+                return;
+            }
+            machine.reported = Some(report.clone());
+            report
         };
         if let Some(hypervisor) = self.0.hypervisor.get() {
             hypervisor.report_tools(id, Some(report));

@@ -14,7 +14,8 @@ use super::etcd::{EtcdCluster, EtcdClusterId, MemberId};
 use super::links::{Dhcp, Link};
 use super::release::Release;
 use super::service::{ServiceState, Services};
-use crate::hypervisor::{PoweredOn, VmId};
+use crate::hypervisor::{PoweredOn, ToolsReport, VmId};
+use crate::workload::Workload;
 
 /// What a machine's disk keeps when the power goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,9 +68,18 @@ pub struct Machine {
     pub serves_api: bool,
     /// Its node object is in the API.
     pub is_registered: bool,
+    /// What VMware tools in it said last.
+    pub reported: Option<ToolsReport>,
 }
 
 impl Machine {
+    /// The identity of the present boot.
+    pub fn boot_id(&self) -> String {
+        let digest = Sha256::digest(format!("{} {}", self.vm.fresh_disk_id, self.booted_at));
+        let bytes: [u8; 16] = digest.first_chunk().copied().unwrap_or_default();
+        uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
+    }
+
     /// The address other machines use.
     pub fn primary(&self) -> Option<IpAddr> {
         let all = self.links.iter().flat_map(|link| &link.addresses).map(|(address, _)| *address);
@@ -140,6 +150,7 @@ pub(crate) struct State {
     /// The etcd authority's certificate of each cluster.
     pub etcd_authority: BTreeMap<EtcdClusterId, String>,
     pub bootstraps: Vec<BootstrapCall>,
+    pub workloads: BTreeMap<EtcdClusterId, Arc<tokio::sync::OnceCell<Arc<Workload>>>>,
     pub realms: BTreeMap<String, watch::Sender<u64>>,
     pub dhcp: Dhcp,
 }
@@ -175,6 +186,13 @@ impl State {
     /// Whether the machine's API server answers with data: it is up and its etcd member serves.
     pub fn serves_api(&self, id: &VmId) -> bool {
         self.machines.get(id).is_some_and(|machine| machine.serves_api) && self.serves_etcd(id)
+    }
+
+    /// The workload cluster that machines of `realm` reach now, through any live API server; the lowest VM first.
+    pub fn reachable(&self, realm: &str) -> Option<Arc<Workload>> {
+        let server = self.in_realm(realm).map(|(id, _)| id).find(|id| self.serves_api(id))?;
+        let (cluster, _) = self.etcd_data(server)?;
+        self.workloads.get(&cluster)?.get().cloned()
     }
 
     /// Lets the shared addresses of a realm be held by exactly one machine that can hold them. Returns what changed: machine, address,

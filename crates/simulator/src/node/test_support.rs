@@ -176,7 +176,11 @@ impl World {
     }
 
     pub fn with_manifests(manifests: BTreeMap<String, String>) -> Self {
-        let clock = Clock::starting_at("2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap());
+        Self::starting_at("2026-01-01T00:00:00Z", manifests)
+    }
+
+    pub fn starting_at(time: &str, manifests: BTreeMap<String, String>) -> Self {
+        let clock = Clock::starting_at(time.parse::<Timestamp>().unwrap());
         let network = Network::new(clock.clone(), Duration::from_secs(3));
         let (hooks, tls, random) = (Hooks::default(), Tls::clear(clock.clone()), Random::seeded(7));
         let nodes = Nodes::new(Options {
@@ -247,4 +251,9 @@ impl World {
     pub fn dmesg(&self, id: &VmId) -> String {
         self.nodes.state().machines.get(id).map(|machine| machine.dmesg.join("\n")).unwrap_or_default()
     }
+}
+
+/// Bootstraps etcd on a machine without a client of its API. Whether it was accepted.
+pub(crate) fn bootstrap(nodes: &Nodes, id: &VmId) -> bool {
+    super::control_plane::bootstrap(nodes, id).is_ok()
 }
