@@ -308,7 +308,8 @@ async fn genuine_configurations_make_a_cluster() {
     let id = VmId("vm-1".into());
     world.until("it can be bootstrapped", async || crate::node::test_support::bootstrap(&world.nodes, &id)).await;
     world.until("all serve", async || state().machines.iter().filter(|machine| machine.serves_api).count() == 3).await;
-    let workload = world.nodes.state().reachable(&state().machines[0].realm.clone().unwrap()).unwrap();
+    let realm = state().machines[0].realm.clone().unwrap();
+    let workload = world.nodes.state().reachable(&realm).unwrap();
     world
         .until("four nodes are ready", async || workload.cache().list("nodes").iter().filter(|node| readiness(node) == "True").count() == 4)
         .await;
