@@ -1,0 +1,192 @@
+//! What a person would notice: nothing foreign is touched, nothing is left, outages pass.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use api::infrastructure::{VSphereCluster, VSphereMachine};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{DeleteParams, ListParams};
+use runtime::defects::{Defect, Defects};
+use serde_json::json;
+use simulator::hooks::{Phase, Verdict};
+
+use crate::vsphere_world::{SERVER, Setup, World};
+
+#[tokio::test(start_paused = true)]
+async fn conditions_and_addresses_are_upstreams() {
+    let world = World::start(&Setup::default()).await;
+    world.provisioned().await;
+    let object = world.api::<VSphereMachine>().get("vsm").await.unwrap();
+    let machine = &world.machines()["m"];
+    assert_eq!(object.spec.provider_id, Some(format!("vsphere://{}", machine.bios_uuid)));
+    let addresses: Vec<_> = object.status.as_ref().unwrap().addresses.iter().map(|address| address.address.as_str()).collect();
+    assert_eq!(addresses, ["10.0.0.20", "m"]);
+    let vm = world.vm().await.unwrap();
+    let status = vm.status.unwrap();
+    let types: Vec<(&str, &str)> =
+        status.conditions.iter().map(|condition| (condition.type_.as_str(), condition.reason.as_str())).collect();
+    for expected in [
+        ("Ready", "Ready"),
+        ("IPAddressClaimsFulfilled", "Fulfilled"),
+        ("VCenterAvailable", "Available"),
+        ("VirtualMachineProvisioned", "Provisioned"),
+        ("Paused", "NotPaused"),
+    ] {
+        assert!(types.contains(&expected), "{types:?}");
+    }
+    let legacy: Vec<&str> = status.deprecated.v1beta1.conditions.iter().map(|condition| condition.type_.as_str()).collect();
+    assert_eq!(legacy, ["Ready", "IPAddressClaimed", "VCenterAvailable", "VMProvisioned"]);
+    assert!(status.vm_ref.unwrap().starts_with("VirtualMachine:vm-"));
+    assert!(status.host.is_some() && status.snapshot.unwrap().starts_with("snapshot-"));
+    assert_eq!(status.network[0].mac_addr, machine.nics[0].mac);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_a_person_deletes_is_told_and_not_made_again() {
+    let world = World::start(&Setup::default()).await;
+    world.provisioned().await;
+    let person = world.simulator.vcenter().person();
+    let id = person.find("m").unwrap();
+    person.power_off(&id).unwrap();
+    // It is switched on again: its Machine is to run.
+    world.until("on again", Duration::from_secs(60), async |world: &World| world.machines()["m"].powered_on).await;
+    person.power_off(&id).unwrap();
+    person.delete(&id).unwrap();
+    let told = world.told(|text| text.contains("no longer exists")).await;
+    assert!(told.contains("delete its Machine"), "{told}");
+    assert!(world.machines().is_empty());
+    world.delete().await;
+    world.gone().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_persons_copy_and_a_volume_outlive_the_machine() {
+    let world = World::start(&Setup::default()).await;
+    world.provisioned().await;
+    let person = world.simulator.vcenter().person();
+    let id = person.find("m").unwrap();
+    person.attach_volume(&id, 5).unwrap();
+    person.clone_vm(&id, "copy").unwrap();
+    world.delete().await;
+    world.gone().await;
+    assert_eq!(world.machines().keys().collect::<Vec<_>>(), ["copy"]);
+    assert_eq!(world.simulator.vcenter().volumes().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_whose_marker_was_taken_is_left_alone() {
+    let world = World::start(&Setup::default()).await;
+    world.provisioned().await;
+    let person = world.simulator.vcenter().person();
+    let id = person.find("m").unwrap();
+    person.set_variable(&id, "guestinfo.talosphere.machine", "").unwrap();
+    world.delete().await;
+    let told = world.told(|text| text.contains("no valid ownership marker")).await;
+    assert!(told.contains("left alone"), "{told}");
+    assert!(world.machines()["m"].powered_on, "not even switched off");
+    person.delete(&id).unwrap();
+    world.gone().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_during_the_clone_cancels_it() {
+    let world = World::start(&Setup::default()).await;
+    world.until("cloning", Duration::from_secs(60), async |world: &World| world.done() == ["clone"]).await;
+    world.delete().await;
+    world.gone().await;
+    assert_eq!(world.done(), ["clone", "cancel"]);
+    assert!(world.machines().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_deleted_at_once_ends_with_nothing_and_the_secret_last() {
+    let world = World::start(&Setup::default()).await;
+    world.provisioned().await;
+    let delete = DeleteParams::default();
+    world.api::<Secret>().delete("c", &delete).await.unwrap();
+    world.api::<VSphereCluster>().delete("c", &delete).await.unwrap();
+    world.delete().await;
+    world.gone().await;
+    assert!(world.machines().is_empty());
+    world
+        .until("let go", Duration::from_secs(60), async |world: &World| {
+            let secrets = world.api::<Secret>().list(&ListParams::default()).await.unwrap();
+            let clusters = world.api::<VSphereCluster>().list(&ListParams::default()).await.unwrap();
+            clusters.items.is_empty() && secrets.items.iter().all(|secret| secret.metadata.name.as_deref() != Some("c"))
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_secret_is_only_held_and_let_go() {
+    let world = World::start(&Setup::default()).await;
+    world.provisioned().await;
+    let secret = world.api::<Secret>().get("c").await.unwrap();
+    assert_eq!(secret.metadata.finalizers.as_ref().unwrap(), &["vspherecluster/infrastructure.cluster.x-k8s.io"]);
+    assert_eq!(secret.metadata.owner_references, None);
+    world.delete().await;
+    world.gone().await;
+    world.api::<VSphereCluster>().delete("c", &DeleteParams::default()).await.unwrap();
+    world
+        .until("let go", Duration::from_secs(60), async |world: &World| {
+            world.api::<Secret>().get("c").await.unwrap().metadata.finalizers.unwrap_or_default().is_empty()
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_told_and_passes() {
+    let world = World::start(&Setup::default()).await;
+    world.until("cloning", Duration::from_secs(60), async |world: &World| world.done() == ["clone"]).await;
+    let is_away = Arc::new(AtomicBool::new(true));
+    let flag = is_away.clone();
+    world.simulator.hooks().on(move |call| {
+        if flag.load(Ordering::Relaxed) && call.phase == Phase::Before { Verdict::Fault("503".to_owned()) } else { Verdict::Proceed }
+    });
+    let told = world.told(|text| text.contains("not reachable")).await;
+    assert!(told.contains(SERVER) && told.contains("trying again"), "{told}");
+    is_away.store(false, Ordering::Relaxed);
+    world.provisioned().await;
+    assert_eq!(world.machines().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_soft_power_off_asks_the_guest_first() {
+    let spec = json!({"powerOffMode": "trySoft", "guestSoftPowerOffTimeoutSeconds": 60});
+    let world = World::start(&Setup { spec, ..Setup::default() }).await;
+    world.provisioned().await;
+    world.delete().await;
+    world.gone().await;
+    // The simulated guest runs no tools here: it is switched off at once.
+    assert_eq!(world.done().last(), Some(&"destroy"));
+    assert!(world.machines().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_planted_defect_does_its_harm() {
+    let planted = |defect| Setup { defects: Defects::planted([defect]), ..Setup::default() };
+
+    let world = World::start(&planted(Defect::CloneWithoutMarker)).await;
+    world.until("cloned", Duration::from_secs(60), async |world: &World| !world.machines().is_empty()).await;
+    assert!(!world.machines()["m"].extra_config.contains_key("guestinfo.talosphere.machine"));
+
+    let world = World::start(&planted(Defect::ForgetVm)).await;
+    world.provisioned().await;
+    world.delete().await;
+    world.gone().await;
+    assert_eq!(world.machines().len(), 1, "left behind");
+
+    let world = World::start(&planted(Defect::DestroyByName)).await;
+    world.provisioned().await;
+    let person = world.simulator.vcenter().person();
+    person.set_variable(&person.find("m").unwrap(), "guestinfo.talosphere.machine", "").unwrap();
+    world.delete().await;
+    world.gone().await;
+    assert!(world.machines().is_empty(), "destroyed although it is not ours any more");
+
+    let mishap = Some((0, crate::vsphere_world::Mishap::LostAfter));
+    let world = World::start(&Setup { mishap, ..planted(Defect::CloneAfresh) }).await;
+    world.provisioned().await;
+    assert_eq!(world.machines().len(), 2, "cloned twice");
+}
