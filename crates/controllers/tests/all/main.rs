@@ -1,6 +1,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-//! Controllers between a real API server and what is outside: a simulated vCenter, stand-ins for nodes. In memory, on paused time.
+//! Controllers between a real API server and a simulated world, or stand-ins for its parts, in memory, on paused time.
 
+mod core_life;
+mod core_losses;
+mod core_providers;
+mod core_workload;
+mod core_world;
 mod lab;
 mod talos;
 mod vsphere_lifecycle;
