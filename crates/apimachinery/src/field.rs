@@ -237,6 +237,34 @@ pub fn key(parent: &str, key: &str) -> String {
     format!("{parent}[{key}]")
 }
 
+/// Lengthens a path by a child's name for the time of a call: judging an object visits every field, and few paths are ever printed.
+pub(crate) fn with_child<R>(path: &mut String, name: &str, call: impl FnOnce(&mut String) -> R) -> R {
+    let length = path.len();
+    if length > 0 {
+        path.push('.');
+    }
+    path.push_str(name);
+    let result = call(path);
+    path.truncate(length);
+    result
+}
+
+/// As [`with_child`], for a list item.
+pub(crate) fn with_index<R>(path: &mut String, index: usize, call: impl FnOnce(&mut String) -> R) -> R {
+    with_key(path, &index.to_string(), call)
+}
+
+/// As [`with_child`], for a map entry.
+pub(crate) fn with_key<R>(path: &mut String, key: &str, call: impl FnOnce(&mut String) -> R) -> R {
+    let length = path.len();
+    path.push('[');
+    path.push_str(key);
+    path.push(']');
+    let result = call(path);
+    path.truncate(length);
+    result
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -56,8 +56,8 @@ fn covers(budget: &Value, pod: &Entry) -> bool {
 /// When there is no such pod, or a budget forbids it for now (429).
 pub async fn evict(inner: &Arc<Inner>, pods: &Arc<Resource>, key: &ObjectKey, body: &Value, query: &Query) -> Result<Answer, StatusError> {
     let pod = inner.latest(key).ok_or_else(|| StatusError::not_found(&pods.group_resource(), &key.name))?;
-    let is_pending = meta::at(&pod.value(), &["status", "phase"]).and_then(Value::as_str) == Some("Pending");
-    if !is_pending && !pod.is_deleting() && is_ready(&pod.value()) {
+    let is_pending = meta::at(&pod.shared(), &["status", "phase"]).and_then(Value::as_str) == Some("Pending");
+    if !is_pending && !pod.is_deleting() && is_ready(&pod.shared()) {
         let budgets = inner.state().store.list(&ResourceId::new("policy", "poddisruptionbudgets"), Some(&key.namespace));
         let peers = inner.state().store.list(&key.resource, Some(&key.namespace));
         for budget in budgets.iter().map(|entry| entry.value()).filter(|budget| covers(budget, &pod)) {

@@ -75,7 +75,7 @@ async fn forget_events(inner: &Arc<Inner>) {
     let Ok(limit) = inner.clock.now().checked_sub(EVENT_LIFE) else { return };
     let entries = inner.state().store.list(&events(), None);
     for entry in entries {
-        let event = entry.value();
+        let event = entry.shared();
         let times = [&["series", "lastObservedTime"] as &[&str], &["lastTimestamp"], &["eventTime"], &["metadata", "creationTimestamp"]];
         let last = times.iter().filter_map(|path| meta::at(&event, path)?.as_str()?.parse::<Timestamp>().ok()).max();
         if last.is_some_and(|last| last < limit)

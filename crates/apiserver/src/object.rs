@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -115,6 +115,9 @@ pub struct Entry {
     pub revision: u64,
     pub bytes: Bytes,
     pub facts: Facts,
+    /// What the bytes say, while the object is warm: what was just written is often what is written next. A value takes five times the
+    /// memory of its bytes, so few are.
+    read: Mutex<Option<Arc<Value>>>,
 }
 
 /// Metadata only: the rest of the bytes is skipped.
@@ -140,16 +143,16 @@ impl From<Value> for Content {
 
 impl Entry {
     /// Encodes `content` at `revision`. The object's `metadata.resourceVersion` is set to it.
-    pub fn encode(key: ObjectKey, revision: u64, content: &mut Content) -> Result<Self, serde_json::Error> {
-        let object = &mut content.object;
+    pub fn encode(key: ObjectKey, revision: u64, content: Content) -> Result<Self, serde_json::Error> {
+        let Content { mut object, specification } = content;
         if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.insert("resourceVersion".to_owned(), Value::String(revision.to_string()));
         }
         let facts = object.get("metadata").map(Facts::deserialize).transpose()?.unwrap_or_default();
         let mut bytes = Vec::with_capacity(2048);
-        serde_json::to_writer(&mut bytes, object)?;
-        bytes.reserve_exact(content.specification.as_ref().map_or(0, |text| text.len() + 10));
-        if let Some(text) = &content.specification {
+        serde_json::to_writer(&mut bytes, &object)?;
+        bytes.reserve_exact(specification.as_ref().map_or(0, |text| text.len() + 10));
+        if let Some(text) = &specification {
             bytes.pop();
             bytes.extend_from_slice(b",\"spec\":");
             bytes.extend_from_slice(text.as_bytes());
@@ -157,7 +160,8 @@ impl Entry {
         }
         // Kept for long: without the spare room of having been written bit by bit.
         bytes.shrink_to_fit();
-        Ok(Self { key, revision, bytes: Bytes::from(bytes), facts })
+        let read = specification.is_none().then(|| Arc::new(object));
+        Ok(Self { key, revision, bytes: Bytes::from(bytes), facts, read: Mutex::new(read) })
     }
 
     /// Reads bytes that were stored.
@@ -167,12 +171,26 @@ impl Entry {
             .resource_version
             .parse()
             .map_err(|_| <serde_json::Error as serde::de::Error>::custom("resourceVersion is not a number"))?;
-        Ok(Self { key, revision, bytes, facts })
+        Ok(Self { key, revision, bytes, facts, read: Mutex::default() })
     }
 
     /// The object. An entry's bytes were encoded by us; should they be unreadable all the same, null.
     pub fn value(&self) -> Value {
-        serde_json::from_slice(&self.bytes).unwrap_or_default()
+        match &*self.read.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(read) => Value::clone(read),
+            None => serde_json::from_slice(&self.bytes).unwrap_or_default(),
+        }
+    }
+
+    /// The object, to look at: shared while it is warm.
+    pub fn shared(&self) -> Arc<Value> {
+        let warm = self.read.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        warm.unwrap_or_else(|| Arc::new(self.value()))
+    }
+
+    /// Keeps the bytes only.
+    pub fn cool(&self) {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// Whether its deletion was asked for.
@@ -206,7 +224,7 @@ mod tests {
     fn facts_are_those_of_the_bytes() {
         let object = json!({"kind": "X", "metadata": {"name": "a", "uid": "u", "labels": null, "finalizers": ["f"], "ownerReferences": [{"uid": "o", "kind": "K"}]}});
         let key = ObjectKey::new(&ResourceId::new("", "xs"), "n", "a");
-        let entry = Entry::encode(key.clone(), 7, &mut object.into()).unwrap();
+        let entry = Entry::encode(key.clone(), 7, object.into()).unwrap();
         let again = Entry::decode(key, entry.bytes.clone()).unwrap();
         assert_eq!((again.revision, again.facts.uid.as_str(), again.has_finalizer("f")), (7, "u", true));
         assert_eq!(again.facts.owner_references, entry.facts.owner_references);

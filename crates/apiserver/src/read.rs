@@ -84,7 +84,7 @@ impl Selection {
         if self.fields.is_everything() {
             return true;
         }
-        let object = if self.is_deep { entry.value() } else { Value::Null };
+        let object = if self.is_deep { entry.shared() } else { Arc::default() };
         self.fields.matches(|field| match field {
             "metadata.name" => Some(entry.key.name.to_string()),
             "metadata.namespace" => Some(entry.key.namespace.to_string()),

@@ -176,7 +176,7 @@ impl Inner {
 
     /// Writes `object` (or deletes, when absent), provided the latest state of `key` still has the revision the write was decided on
     /// (`None`: there is no such object). Returns the entry as it was stored; for a deletion the last state at the deletion's revision.
-    pub async fn commit(&self, key: &ObjectKey, based_on: Option<u64>, mut content: Option<Content>) -> Result<Arc<Entry>, CommitError> {
+    pub async fn commit(&self, key: &ObjectKey, based_on: Option<u64>, content: Option<Content>) -> Result<Arc<Entry>, CommitError> {
         let (event, waiting) = {
             let mut state = self.state();
             if self.closing.is_cancelled() {
@@ -191,7 +191,7 @@ impl Inner {
             if based_on.is_none() && !key.namespace.is_empty() && !state.store.is_home(&key.namespace) {
                 return Err(CommitError::Homeless);
             }
-            let staged = state.store.stage(key, content.as_mut()).map_err(|error| CommitError::Encoding(error.to_string()))?;
+            let staged = state.store.stage(key, content).map_err(|error| CommitError::Encoding(error.to_string()))?;
             let Some(staged) = staged else { return Err(CommitError::Moved) };
             let event = staged.event.clone();
             if self.is_inline {

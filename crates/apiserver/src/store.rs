@@ -26,6 +26,9 @@ const FRAMED_EVENTS: usize = 32;
 /// Events that may wait for one watcher. A slower one is cut off and resumes by revision.
 pub const WATCH_QUEUE: usize = 1024;
 
+/// How many objects are kept readable beside their bytes.
+const WARM: usize = 64;
+
 /// The finalizer of a foreground deletion.
 pub const FOREGROUND: &str = "foregroundDeletion";
 /// The finalizer of a deletion that leaves dependents behind.
@@ -87,6 +90,8 @@ pub struct Store {
     by_uid: BTreeMap<String, ObjectKey>,
     dependents: BTreeMap<String, BTreeSet<ObjectKey>>,
     chores: BTreeSet<Chore>,
+    /// The objects that were written last and are kept readable, oldest first.
+    warm: VecDeque<Arc<Entry>>,
     held_back_records: Vec<Record>,
 }
 
@@ -206,13 +211,13 @@ impl Store {
     ///
     /// # Errors
     /// When the object cannot be encoded.
-    pub fn stage(&mut self, key: &ObjectKey, content: Option<&mut Content>) -> Result<Option<Staged>, serde_json::Error> {
+    pub fn stage(&mut self, key: &ObjectKey, content: Option<Content>) -> Result<Option<Staged>, serde_json::Error> {
         let previous = self.latest(key).cloned();
         let revision = self.staged + 1;
         let (change, entry) = match (content, &previous) {
             (Some(content), None) => (Change::Added, Entry::encode(key.clone(), revision, content)?),
             (Some(content), Some(_)) => (Change::Modified, Entry::encode(key.clone(), revision, content)?),
-            (None, Some(previous)) => (Change::Deleted, Entry::encode(key.clone(), revision, &mut previous.value().into())?),
+            (None, Some(previous)) => (Change::Deleted, Entry::encode(key.clone(), revision, previous.value().into())?),
             (None, None) => return Ok(None),
         };
         self.staged = revision;
@@ -234,14 +239,23 @@ impl Store {
         let at = (entry.key.namespace.clone(), entry.key.name.clone());
         if let Some(previous) = &event.previous {
             self.unindex(previous);
+            previous.cool();
+            self.warm.retain(|warm| !Arc::ptr_eq(warm, previous));
         }
         if event.change == Change::Deleted {
+            entry.cool();
             self.collection(&entry.key.resource).objects.remove(&at);
             self.note_removal(entry);
         } else {
             self.index(entry);
             self.note_chores(entry, event.previous.as_deref());
             self.collection(&entry.key.resource).objects.insert(at, entry.clone());
+            self.warm.push_back(entry.clone());
+            if self.warm.len() > WARM
+                && let Some(oldest) = self.warm.pop_front()
+            {
+                oldest.cool();
+            }
         }
         self.collection(&entry.key.resource).publish(event);
     }

@@ -396,20 +396,19 @@ impl Write<'_> {
         for _ in 0..ATTEMPTS {
             let entry = self.inner.latest(&key).ok_or_else(|| StatusError::not_found(&self.resource().group_resource(), name))?;
             let (outcome, warnings) = self.decide(&entry, name, subresource, produce)?;
-            let (object, is_last) = match outcome {
+            let (content, last) = match outcome {
                 Decision::Unchanged => return Ok((Modified::Stored(entry), warnings)),
-                Decision::Put(object) => (object, false),
-                Decision::Remove(object) => (object, true),
+                Decision::Put(object) | Decision::Remove(object) if self.parameters.is_dry_run => {
+                    return Ok((Modified::Unstored(object), warnings));
+                }
+                Decision::Put(object) => (Some(object.into()), None),
+                Decision::Remove(object) => (None, Some(object)),
             };
-            if self.parameters.is_dry_run {
-                return Ok((Modified::Unstored(object), warnings));
-            }
-            let content = if is_last { None } else { Some(object.clone().into()) };
-            match self.inner.commit(&key, Some(entry.revision), content).await {
-                Ok(_) if is_last => return Ok((Modified::Unstored(object), warnings)),
-                Ok(entry) => return Ok((Modified::Stored(entry), warnings)),
-                Err(CommitError::Moved) => {}
-                Err(other) => return Err(other.into()),
+            match (self.inner.commit(&key, Some(entry.revision), content).await, last) {
+                (Ok(_), Some(last)) => return Ok((Modified::Unstored(last), warnings)),
+                (Ok(entry), None) => return Ok((Modified::Stored(entry), warnings)),
+                (Err(CommitError::Moved), _) => {}
+                (Err(other), _) => return Err(other.into()),
             }
         }
         Err(CommitError::Moved.into())
@@ -423,9 +422,10 @@ impl Write<'_> {
         produce: &(dyn Fn(&Value) -> Result<Value, StatusError> + Sync),
     ) -> Result<(Decision, Vec<String>), StatusError> {
         let resource = self.resource().group_resource();
-        let stored = entry.value();
+        let stored = entry.shared();
+        let stored: &Value = &stored;
         let converted = if self.is_stored_version() { None } else { Some(self.presenter.convert(self.inner, stored.clone())?) };
-        let current = converted.as_ref().unwrap_or(&stored);
+        let current = converted.as_ref().unwrap_or(stored);
         let mut wanted = produce(current)?;
         self.check_kind(&mut wanted)?;
         self.check_namespace(&mut wanted)?;
@@ -455,23 +455,23 @@ impl Write<'_> {
         };
         let shown = (!self.is_stored_version()).then(|| wanted.clone());
         let mut object = self.to_stored(wanted)?;
-        restore_metadata(&mut object, &stored);
-        self.isolate(&mut object, &stored, subresource);
+        restore_metadata(&mut object, stored);
+        self.isolate(&mut object, stored, subresource);
         let now = self.inner.clock.now_seconds().to_string();
-        strategy::prepare_update(self.resource(), &mut object, &stored, subresource, &now);
+        strategy::prepare_update(self.resource(), &mut object, stored, subresource, &now);
         if !is_custom_status {
-            let errors = check_metadata(self.resource(), &object, Some(&stored));
+            let errors = check_metadata(self.resource(), &object, Some(stored));
             if !errors.is_empty() {
                 return Err(self.invalid(name, errors));
             }
         }
-        let admitting = Admitting { name, old: Some(&stored), old_shown: converted.as_ref(), subresource };
+        let admitting = Admitting { name, old: Some(stored), old_shown: converted.as_ref(), subresource };
         warnings.extend(self.admit(&admitting, shown.as_ref(), &mut object)?);
-        restore_metadata(&mut object, &stored);
-        if self.resource().has_generation() && subresource != "status" && differs_in_specification(&object, &stored) {
-            meta::set(&mut object, "generation", meta::generation(&stored) + 1);
+        restore_metadata(&mut object, stored);
+        if self.resource().has_generation() && subresource != "status" && differs_in_specification(&object, stored) {
+            meta::set(&mut object, "generation", meta::generation(stored) + 1);
         }
-        if object == stored {
+        if object == *stored {
             return Ok((Decision::Unchanged, warnings));
         }
         let decision = if is_finished(self.resource(), &object) { Decision::Remove(object) } else { Decision::Put(object) };

@@ -7,7 +7,7 @@
 use serde_json::{Map, Value};
 
 use super::{Additional, Node};
-use crate::field::{child, index};
+use crate::field::{child, with_child, with_index};
 
 /// The fields of ObjectMeta.
 const OBJECT_META: [&str; 16] = [
@@ -32,7 +32,7 @@ const OBJECT_META: [&str; 16] = [
 pub(super) fn apply(root: &Node, object: &mut Value) -> Vec<String> {
     let mut unknown = Vec::new();
     if let Value::Object(map) = object {
-        fields(root, map, true, "", &mut unknown);
+        fields(root, map, true, &mut String::new(), &mut unknown);
     }
     unknown.sort();
     unknown
@@ -50,19 +50,22 @@ fn metadata(value: &mut Value, path: &str, unknown: &mut Vec<String>) {
     }
 }
 
-fn walk(node: &Node, value: &mut Value, path: &str, unknown: &mut Vec<String>) {
+fn walk(node: &Node, value: &mut Value, path: &mut String, unknown: &mut Vec<String>) {
     match value {
         Value::Object(map) => fields(node, map, node.embedded_resource, path, unknown),
         Value::Array(list) => match &node.items {
-            Some(items) => list.iter_mut().enumerate().for_each(|(i, item)| walk(items, item, &index(path, i), unknown)),
+            Some(items) => list.iter_mut().enumerate().for_each(|(i, item)| with_index(path, i, |path| walk(items, item, path, unknown))),
             None if node.preserve_unknown => {}
-            None => list.iter_mut().enumerate().for_each(|(i, item)| walk(&Node::default(), item, &index(path, i), unknown)),
+            None => {
+                let nothing = Node::default();
+                list.iter_mut().enumerate().for_each(|(i, item)| with_index(path, i, |path| walk(&nothing, item, path, unknown)));
+            }
         },
         _ => {}
     }
 }
 
-fn fields(node: &Node, map: &mut Map<String, Value>, is_resource: bool, path: &str, unknown: &mut Vec<String>) {
+fn fields(node: &Node, map: &mut Map<String, Value>, is_resource: bool, path: &mut String, unknown: &mut Vec<String>) {
     map.retain(|key, value| {
         match key.as_str() {
             "apiVersion" | "kind" if is_resource => return true,
@@ -73,11 +76,11 @@ fn fields(node: &Node, map: &mut Map<String, Value>, is_resource: bool, path: &s
             _ => {}
         }
         if let Some(property) = node.properties.get(key) {
-            walk(property, value, &child(path, key), unknown);
+            with_child(path, key, |path| walk(property, value, path, unknown));
             return true;
         }
         match &node.additional {
-            Additional::Schema(schema) => walk(schema, value, &child(path, key), unknown),
+            Additional::Schema(schema) => with_child(path, key, |path| walk(schema, value, path, unknown)),
             Additional::Anything => {}
             Additional::Unsaid if node.preserve_unknown => {}
             Additional::Unsaid => {

@@ -9,15 +9,16 @@ use serde_json::{Map, Value, json};
 
 use super::{Additional, ListType, Node, Rules, Type};
 use super::{formats, rules};
-use crate::field::{FieldError, child, index, key};
+use crate::field::{FieldError, child, index, with_child, with_index, with_key};
 use crate::gvk::parse_api_version;
 use crate::names;
 
 pub(super) fn object(root: &Node, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    value(root, object, old, "", &mut errors);
-    lists(root, object, old, "", &mut errors);
-    embedded(root, object, "", true, &mut errors);
+    let mut path = String::with_capacity(128);
+    value(root, object, old, &mut path, &mut errors);
+    lists(root, object, old, &mut path, &mut errors);
+    embedded(root, object, &mut path, true, &mut errors);
     rules::judge(root, object, old, "", &mut errors);
     errors
 }
@@ -26,9 +27,11 @@ pub(super) fn field(root: &Node, name: &str, object: &Value, old: Option<&Value>
     let mut errors = Vec::new();
     if let (Some(node), Some(new)) = (root.properties.get(name), object.get(name)) {
         let old = old.and_then(|old| old.get(name));
-        value(node, new, old, name, &mut errors);
-        lists(node, new, old, name, &mut errors);
-        embedded(node, new, name, false, &mut errors);
+        let mut path = String::with_capacity(128);
+        path.push_str(name);
+        value(node, new, old, &mut path, &mut errors);
+        lists(node, new, old, &mut path, &mut errors);
+        embedded(node, new, &mut path, false, &mut errors);
         rules::judge(node, new, old, name, &mut errors);
     }
     errors
@@ -74,7 +77,7 @@ fn has_type(wanted: Type, value: &Value) -> bool {
     }
 }
 
-fn value(node: &Node, new: &Value, old: Option<&Value>, path: &str, errors: &mut Vec<FieldError>) {
+fn value(node: &Node, new: &Value, old: Option<&Value>, path: &mut String, errors: &mut Vec<FieldError>) {
     if old == Some(new) {
         return;
     }
@@ -125,7 +128,7 @@ fn types(node: &Node, value: &Value, path: &str, errors: &mut Vec<FieldError>) -
 fn compositions(rules: &Rules, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
     let judged = |node: &Node| {
         let mut errors = Vec::new();
-        self::value(node, value, None, path, &mut errors);
+        self::value(node, value, None, &mut path.to_owned(), &mut errors);
         errors
     };
     let mut refuse = |why: String| errors.push(FieldError::invalid(path, "", format!("{} {why}", crate::field::quote(path))));
@@ -231,22 +234,22 @@ fn numbers(rules: &Rules, value: &Value, path: &str, errors: &mut Vec<FieldError
     }
 }
 
-fn items(node: &Node, list: &[Value], old: Option<&Value>, path: &str, errors: &mut Vec<FieldError>) {
+fn items(node: &Node, list: &[Value], old: Option<&Value>, path: &mut String, errors: &mut Vec<FieldError>) {
     let rules = &node.rules;
     if let Some(schema) = &node.items {
         for (i, item) in list.iter().enumerate() {
-            value(schema, item, predecessor(node, item, old), &index(path, i), errors);
+            with_index(path, i, |path| value(schema, item, predecessor(node, item, old), path, errors));
         }
     }
     let count = list.len() as u64;
     if let Some(limit) = rules.min_items.filter(|limit| count < *limit) {
-        errors.push(FieldError::invalid(path, json!(count), format!("{path} in body should have at least {limit} items")));
+        errors.push(FieldError::invalid(path.as_str(), json!(count), format!("{path} in body should have at least {limit} items")));
     }
     if let Some(limit) = rules.max_items.filter(|limit| count > *limit) {
-        errors.push(FieldError::too_many(path, count, limit));
+        errors.push(FieldError::too_many(path.as_str(), count, limit));
     }
     if rules.unique_items && list.iter().enumerate().any(|(i, item)| list[..i].contains(item)) {
-        errors.push(FieldError::invalid(path, "", format!("{path} in body shouldn't contain duplicates")));
+        errors.push(FieldError::invalid(path.as_str(), "", format!("{path} in body shouldn't contain duplicates")));
     }
 }
 
@@ -256,24 +259,24 @@ pub(super) fn predecessor<'a>(node: &Node, item: &Value, old: Option<&'a Value>)
     old?.as_array()?.iter().find(|before| keys.iter().all(|key| before.get(key) == item.get(key)))
 }
 
-fn fields(node: &Node, map: &Map<String, Value>, old: Option<&Value>, path: &str, errors: &mut Vec<FieldError>) {
+fn fields(node: &Node, map: &Map<String, Value>, old: Option<&Value>, path: &mut String, errors: &mut Vec<FieldError>) {
     let rules = &node.rules;
     let count = map.len() as u64;
     if let Some(limit) = rules.min_properties.filter(|limit| count < *limit) {
-        errors.push(FieldError::invalid(path, json!(count), format!("{path} in body should have at least {limit} properties")));
+        errors.push(FieldError::invalid(path.as_str(), json!(count), format!("{path} in body should have at least {limit} properties")));
     }
     if let Some(limit) = rules.max_properties.filter(|limit| count > *limit) {
-        errors.push(FieldError::too_many(path, count, limit));
+        errors.push(FieldError::too_many(path.as_str(), count, limit));
     }
     let before = |name: &str| old.and_then(|old| old.get(name));
     if let Additional::Schema(schema) = &node.additional {
         for (name, entry) in map.iter().filter(|(name, _)| !node.properties.contains_key(*name)) {
-            value(schema, entry, before(name), &child(path, name), errors);
+            with_child(path, name, |path| value(schema, entry, before(name), path, errors));
         }
     }
     for (name, property) in &node.properties {
         if let Some(entry) = map.get(name) {
-            value(property, entry, before(name), &child(path, name), errors);
+            with_child(path, name, |path| value(property, entry, before(name), path, errors));
         }
     }
     for name in rules.required.iter().filter(|name| !map.contains_key(*name)) {
@@ -282,7 +285,7 @@ fn fields(node: &Node, map: &Map<String, Value>, old: Option<&Value>, path: &str
 }
 
 /// Lists whose items must differ, as a whole or by their keys.
-fn lists(node: &Node, new: &Value, old: Option<&Value>, path: &str, errors: &mut Vec<FieldError>) {
+fn lists(node: &Node, new: &Value, old: Option<&Value>, path: &mut String, errors: &mut Vec<FieldError>) {
     if old == Some(new) {
         return;
     }
@@ -307,7 +310,7 @@ fn lists(node: &Node, new: &Value, old: Option<&Value>, path: &str, errors: &mut
             }
             if let Some(schema) = &node.items {
                 for (i, item) in list.iter().enumerate() {
-                    lists(schema, item, predecessor(node, item, old), &index(path, i), errors);
+                    with_index(path, i, |path| lists(schema, item, predecessor(node, item, old), path, errors));
                 }
             }
         }
@@ -315,8 +318,8 @@ fn lists(node: &Node, new: &Value, old: Option<&Value>, path: &str, errors: &mut
             for (name, entry) in map {
                 let before = old.and_then(|old| old.get(name));
                 match (node.properties.get(name), &node.additional) {
-                    (Some(property), _) => lists(property, entry, before, &child(path, name), errors),
-                    (None, Additional::Schema(schema)) => lists(schema, entry, before, &key(path, name), errors),
+                    (Some(property), _) => with_child(path, name, |path| lists(property, entry, before, path, errors)),
+                    (None, Additional::Schema(schema)) => with_key(path, name, |path| lists(schema, entry, before, path, errors)),
                     (None, _) => {}
                 }
             }
@@ -335,7 +338,7 @@ fn repeated(list: &[Value], path: &str, errors: &mut Vec<FieldError>) {
 }
 
 /// Whole objects inside of objects name their kind.
-fn embedded(node: &Node, value: &Value, path: &str, is_root: bool, errors: &mut Vec<FieldError>) {
+fn embedded(node: &Node, value: &Value, path: &mut String, is_root: bool, errors: &mut Vec<FieldError>) {
     match value {
         Value::Object(map) => {
             if node.embedded_resource && !is_root {
@@ -343,15 +346,15 @@ fn embedded(node: &Node, value: &Value, path: &str, is_root: bool, errors: &mut 
             }
             for (name, entry) in map {
                 match (node.properties.get(name), &node.additional) {
-                    (Some(property), _) => embedded(property, entry, &child(path, name), false, errors),
-                    (None, Additional::Schema(schema)) => embedded(schema, entry, &key(path, name), false, errors),
+                    (Some(property), _) => with_child(path, name, |path| embedded(property, entry, path, false, errors)),
+                    (None, Additional::Schema(schema)) => with_key(path, name, |path| embedded(schema, entry, path, false, errors)),
                     (None, _) => {}
                 }
             }
         }
         Value::Array(list) => {
             if let Some(schema) = &node.items {
-                list.iter().enumerate().for_each(|(i, item)| embedded(schema, item, &index(path, i), false, errors));
+                list.iter().enumerate().for_each(|(i, item)| with_index(path, i, |path| embedded(schema, item, path, false, errors)));
             }
         }
         _ => {}
