@@ -7,6 +7,8 @@ mod look;
 pub mod network;
 pub mod plan;
 pub mod status;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
