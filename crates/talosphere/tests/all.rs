@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods)] // tests read the environment and the clock
 
 mod all {
+    mod addresses;
     mod arrows;
     mod bring_up;
     mod generated;
