@@ -126,14 +126,13 @@ mod tests {
     #[test]
     fn the_first_variable_that_is_not_empty_holds_the_configuration() {
         let (one, two) = (base64("one"), base64("two"));
-        let cases: [(&[(&str, &str)], Option<&str>); 4] = [
-            (&[("guestinfo.talos.config", &one), ("guestinfo.userdata", &two)], Some("one")),
-            (&[("guestinfo.talos.config", ""), ("guestinfo.userdata", &two)], Some("two")),
-            (&[("guestinfo.userdata", &two), ("guestinfo.userdata.encoding", "plain")], Some("two")),
-            (&[], None),
-        ];
-        for (pairs, expected) in cases {
-            let read = configuration(&variables(pairs)).unwrap();
+        for (pairs, expected) in [
+            (vec![("guestinfo.talos.config", one.as_str()), ("guestinfo.userdata", &two)], Some("one")),
+            (vec![("guestinfo.talos.config", ""), ("guestinfo.userdata", &two)], Some("two")),
+            (vec![("guestinfo.userdata", &two), ("guestinfo.userdata.encoding", "plain")], Some("two")),
+            (vec![], None),
+        ] {
+            let read = configuration(&variables(&pairs)).unwrap();
             assert_eq!(read.map(|bytes| String::from_utf8(bytes).unwrap()).as_deref(), expected);
         }
     }

@@ -66,7 +66,7 @@ impl CloudProvider {
             self.looking.clear();
             return None;
         }
-        let Some(set) = seen.daemon_sets.iter().chain(&seen.deployments).find(|owner| is_provider(owner)) else { return None };
+        let set = seen.daemon_sets.iter().chain(&seen.deployments).find(|owner| is_provider(owner))?;
         let uid = text(set, "/metadata/uid");
         let pod = seen.pods.iter().find(|pod| {
             text(pod, "/status/phase") == "Running" && list(pod, "/metadata/ownerReferences").iter().any(|owner| text(owner, "/uid") == uid)
