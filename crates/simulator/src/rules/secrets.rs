@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use super::objects::{Key, Objects, is_deleting, text};
 use super::{Violation, violation};
 use crate::Truth;
+use crate::hypervisor::VmId;
 
 /// Shorter texts are in every log by accident.
 const SHORTEST: usize = 6;
@@ -42,6 +43,8 @@ pub(super) struct Memory {
     secrets: BTreeMap<String, String>,
     /// Digests of the texts that were read already.
     read: BTreeSet<[u8; 32]>,
+    /// The encoded configuration last seen in a machine's settings, by machine and key: most events change none.
+    settings: BTreeMap<(VmId, &'static str), String>,
 }
 
 impl Memory {
@@ -115,21 +118,21 @@ impl Memory {
     }
 
     /// Learns from the settings of the virtual machines.
-    pub fn check(&mut self, truth: &Truth) -> Vec<Violation> {
+    pub fn look_at(&mut self, truth: &Truth) {
         for vm in &truth.vms {
             for key in ["guestinfo.talos.config", "guestinfo.userdata"] {
                 let Some(encoded) = vm.extra_config.get(key).filter(|value| !value.is_empty()) else { continue };
-                if self.read.contains(&<[u8; 32]>::from(Sha256::digest(encoded))) {
+                let last = self.settings.entry((vm.id.clone(), key)).or_default();
+                if last == encoded {
                     continue;
                 }
-                self.read.insert(Sha256::digest(encoded).into());
+                last.clone_from(encoded);
                 let bytes = base64::engine::general_purpose::STANDARD.decode(encoded).ok();
                 if let Some(content) = bytes.and_then(|bytes| String::from_utf8(bytes).ok()) {
                     self.learn_document(&format!("the machine configuration of {}", vm.name), &content);
                 }
             }
         }
-        Vec::new()
     }
 
     /// Whether a text shows a secret.

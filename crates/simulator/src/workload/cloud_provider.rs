@@ -2,7 +2,7 @@
 //!
 //! It reads its own settings and secret from the cluster, signs in to its vCenter with them, finds each tainted node's VM by the system
 //! UUID in both byte orders, and needs the guest's report from VMware tools. Only then does it set the providerID (when there is none), the
-//! addresses and the labels and takes the taint away. What keeps it from that becomes an Event, once for each reason.
+//! addresses and the labels and takes the taint away. A node that is lost and whose VM vCenter does not know is deleted. What keeps it from that becomes an Event, once for each reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::Workload;
 use super::cache::{is_deleted, list, name, namespace, text};
 use super::client::Client;
 use super::controllers::{after, internal_address, now};
-use super::node::{UNINITIALIZED, swapped};
+use super::node::{UNINITIALIZED, readiness, swapped};
 use super::pods::Seen;
 use crate::node::Nodes;
 
@@ -62,8 +62,11 @@ impl CloudProvider {
     /// Does what is to be done now. Returns when the next thing falls due.
     pub(super) async fn act(&mut self, nodes: &Nodes, workload: &Workload, seen: &Seen) -> Option<Instant> {
         let tainted: Vec<&Arc<Value>> = seen.nodes.iter().filter(|node| !is_deleted(node) && is_tainted(node)).collect();
+        let gone: Vec<&Arc<Value>> = seen.nodes.iter().filter(|node| !is_deleted(node) && has_lost_its_vm(nodes, node)).collect();
         if tainted.is_empty() {
             self.looking.clear();
+        }
+        if tainted.is_empty() && gone.is_empty() {
             return None;
         }
         let set = seen.daemon_sets.iter().chain(&seen.deployments).find(|owner| is_provider(owner))?;
@@ -74,6 +77,9 @@ impl CloudProvider {
         if let Err(reason) = sign_in(nodes, workload, pod) {
             self.tell(nodes, pod, "FailedToSignIn", &reason).await;
             return None;
+        }
+        for node in gone {
+            let _ = self.client.delete(&format!("/api/v1/nodes/{}", name(node))).await;
         }
         let mut due: Option<Instant> = None;
         for node in tainted {
@@ -147,6 +153,14 @@ impl CloudProvider {
 
 fn is_tainted(node: &Value) -> bool {
     list(node, "/spec/taints").iter().any(|taint| text(taint, "/key") == UNINITIALIZED)
+}
+
+/// Whether nobody hears from the node and vCenter knows no machine of its provider ID any more.
+fn has_lost_its_vm(nodes: &Nodes, node: &Value) -> bool {
+    let Some(uuid) = text(node, "/spec/providerID").strip_prefix("vsphere://") else { return false };
+    let is_known =
+        |hypervisor: &Arc<dyn crate::hypervisor::Hypervisor>| hypervisor.vms().iter().any(|vm| vm.bios_uuid.eq_ignore_ascii_case(uuid));
+    readiness(node) != "True" && nodes.hypervisor().is_some_and(|hypervisor| !is_known(hypervisor))
 }
 
 /// Told by its image or its arguments.

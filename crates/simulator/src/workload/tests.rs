@@ -282,6 +282,9 @@ async fn the_cloud_provider_needs_tools_and_a_secret_that_signs_in() {
         assert!(list(&node, "/status/addresses").iter().any(|address| text(address, "/type") == "ExternalIP"));
         assert!(text(&node, "/metadata/labels/node.kubernetes.io~1instance-type").starts_with("vsphere-vm."));
     }
+    world.nodes.destroyed(&VmId("vm-11".into()));
+    world.bench.vms.lock().unwrap().pop();
+    world.until("the lost node is deleted", async || nodes(&world, &bundle).await.len() == 1).await;
 }
 
 #[tokio::test(start_paused = true)]
