@@ -1,10 +1,12 @@
 //! Tests of the whole: the workspace's shape, generated files, worlds in memory, the commands as a user types them.
 #![allow(clippy::disallowed_methods)] // tests read the environment and the clock
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod all {
     mod addresses;
     mod arrows;
     mod bring_up;
+    mod deletion;
     mod generated;
     mod journey;
     mod kills;

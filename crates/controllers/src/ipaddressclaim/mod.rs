@@ -5,6 +5,8 @@
 pub mod act;
 pub mod plan;
 pub mod status;
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -28,8 +30,8 @@ use plan::{Observed, Outcome};
 /// The controller's name.
 pub const NAME: &str = "ipaddressclaim";
 
-#[cfg(test)]
-mod tests;
+/// A plan that is not all is followed by another, this often; then by another run.
+const MOST_ROUNDS: u32 = 3;
 
 struct Claims {
     act: Act,
@@ -158,10 +160,15 @@ impl Reconciler for Claims {
         if !Pools::is_ours(&claim.spec.pool_ref) {
             return Ok(Action::Done);
         }
-        let observed = self.observe(claim);
-        let plan = plan::plan(&observed);
-        for step in &plan.steps {
-            self.act.step(&observed, step).await?;
+        let mut observed = self.observe(claim);
+        let mut plan = plan::plan(&observed);
+        for round in 1.. {
+            for step in &plan.steps {
+                self.act.step(&observed, step).await?;
+            }
+            let Some(claim) = claims.get(key).filter(|_| plan.is_partial && round < MOST_ROUNDS) else { break };
+            observed = self.observe(claim);
+            plan = plan::plan(&observed);
         }
         if plan.outcome != Outcome::Silent
             && let Some(claim) = claims.get(key)
@@ -171,6 +178,9 @@ impl Reconciler for Claims {
             self.tell_exhaustion(&claim, &new);
             let written = crate::status::patch(claims, &*claim, claim.status.as_ref(), &new).await;
             written.map(drop).or_else(crate::status::unless_gone)?;
+        }
+        if plan.is_partial {
+            return Ok(Action::RequeueAfter(Duration::from_millis(100)));
         }
         let left = plan.again_at.and_then(|at| Duration::try_from(at.duration_since(observed.now)).ok());
         Ok(left.map_or(Action::Done, |left| Action::RequeueAfter(left.max(Duration::from_millis(1)))))

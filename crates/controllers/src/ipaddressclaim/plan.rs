@@ -17,7 +17,7 @@ use api::cluster::Cluster;
 use api::controlplane::TalosControlPlane;
 use api::ipam::{IPAddress, IPAddressClaim};
 use api::names::finalizers;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use runtime::defects::Defects;
 
 use crate::edit::{has_finalizer, is_deleting};
@@ -88,12 +88,14 @@ pub struct Plan {
     pub outcome: Outcome,
     /// When to look again although nothing changes.
     pub again_at: Option<Timestamp>,
+    /// The steps are not all: the rest is planned from what they leave behind.
+    pub is_partial: bool,
 }
 
 impl Plan {
     fn of(steps: Vec<Step>, outcome: Outcome) -> Self {
         let again_at = if let Outcome::Resting { until, .. } = &outcome { Some(*until) } else { None };
-        Self { steps, outcome, again_at }
+        Self { steps, outcome, again_at, is_partial: false }
     }
 }
 
@@ -137,10 +139,10 @@ pub fn plan(observed: &Observed) -> Plan {
         steps.push(Step::Free);
         let uid = address.metadata.owner_references.iter().flatten().find(|owner| owner.kind == "IPAddressClaim");
         let uid = uid.map(|owner| owner.uid.clone()).unwrap_or_default();
-        if let Some(ledger) = observed.pool.as_ref().and_then(|pool| returned(pool, &uid, Some(address), observed.now)) {
+        if let Some(ledger) = observed.pool.as_ref().and_then(|pool| returned(pool, &uid, Some(address), after_call(observed.now))) {
             steps.push(Step::Return { ledger });
         }
-        return Plan::of(steps, Outcome::Silent);
+        return Plan { is_partial: true, ..Plan::of(steps, Outcome::Silent) };
     }
     let Some(pool) = &observed.pool else { return Plan::of(steps, Outcome::NoPool) };
     let holder = Holder::of(claim);
@@ -182,17 +184,29 @@ fn release(observed: &Observed) -> Plan {
     if !others.is_empty() {
         return Plan::of(Vec::new(), Outcome::InUse(others));
     }
-    let own = observed.address.as_deref().filter(|address| is_own(claim, address));
-    let mut steps = Vec::new();
-    if own.is_some() {
-        steps.push(Step::Free);
-    }
     let uid = claim.metadata.uid.as_deref().unwrap_or_default();
-    if let Some(ledger) = observed.pool.as_ref().and_then(|pool| returned(pool, uid, own, observed.now)) {
+    if let Some(own) = observed.address.as_deref().filter(|address| is_own(claim, address)) {
+        let mut steps = vec![Step::Free];
+        let is_in_ledger = observed.pool.as_ref().is_some_and(|pool| Ledger::of(&pool.meta).of_claim(uid).is_some());
+        if !is_in_ledger
+            && let Some(ledger) = observed.pool.as_ref().and_then(|pool| returned(pool, uid, Some(own), after_call(observed.now)))
+        {
+            steps.push(Step::Return { ledger });
+        }
+        // The rest begins when the IPAddress is gone, so the time for the ledger is taken then.
+        return Plan { is_partial: true, ..Plan::of(steps, Outcome::Silent) };
+    }
+    let mut steps = Vec::new();
+    if let Some(ledger) = observed.pool.as_ref().and_then(|pool| returned(pool, uid, None, observed.now)) {
         steps.push(Step::Return { ledger });
     }
     steps.push(Step::Unprotect);
     Plan::of(steps, Outcome::Silent)
+}
+
+/// A time after the call that takes an IPAddress away.
+fn after_call(now: Timestamp) -> Timestamp {
+    now.checked_add(SignedDuration::from_secs(1)).unwrap_or(now)
 }
 
 /// Finalizers of the API server itself say nothing about a use.
@@ -205,7 +219,7 @@ pub fn orphan(address: &IPAddress, pool: Option<&Pool>, now: Timestamp) -> Vec<S
     let uid = address.metadata.owner_references.iter().flatten().find(|owner| owner.kind == "IPAddressClaim");
     let uid = uid.map(|owner| owner.uid.as_str()).unwrap_or_default();
     let mut steps = vec![Step::Free];
-    if let Some(ledger) = pool.and_then(|pool| returned(pool, uid, Some(address), now)) {
+    if let Some(ledger) = pool.and_then(|pool| returned(pool, uid, Some(address), after_call(now))) {
         steps.push(Step::Return { ledger });
     }
     steps
