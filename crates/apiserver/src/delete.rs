@@ -9,6 +9,7 @@ use apimachinery::admission::{Operation, Request};
 use apimachinery::{FieldError, GroupKind, StatusError, meta, status};
 use serde_json::{Value, json};
 
+use crate::admit::StoreLookup;
 use crate::definition;
 use crate::object::{Entry, ObjectKey};
 use crate::present::{ListMeta, Presenter};
@@ -19,7 +20,6 @@ use crate::response::{self, Answer};
 use crate::server::{CommitError, Inner};
 use crate::store::{FOREGROUND, ORPHAN};
 use crate::strategy;
-use crate::write::StoreLookup;
 
 const ATTEMPTS: usize = 64;
 

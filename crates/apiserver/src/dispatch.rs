@@ -11,13 +11,14 @@ use serde_json::{Value, json};
 use crate::delete::{self, DeleteOptions};
 use crate::object::ObjectKey;
 use crate::options::User;
+use crate::patch::Patch;
 use crate::present::Presenter;
 use crate::registry::Resource;
 use crate::request::{Form, Query, ResourcePath, Target, Verb, accepted};
 use crate::response::{self, Answer};
 use crate::scale::ScaleChange;
 use crate::server::Inner;
-use crate::write::{Parameters, Patch, Write};
+use crate::write::{Parameters, Write};
 use crate::{body, discovery, evict, health, openapi, read, review};
 
 /// A request, read whole.
@@ -29,6 +30,9 @@ pub struct Asked {
     pub headers: HeaderMap,
     pub body: Bytes,
 }
+
+/// Requests for certificates.
+const SIGNING: &str = "certificatesigningrequests";
 
 /// Paths that need no credentials.
 fn is_public(path: &str) -> bool {
@@ -185,9 +189,10 @@ impl OnResource<'_> {
             ("status", "GET" | "HEAD") if version.has_status => read::get(self.inner, presenter, &self.key(name)),
             ("status", "PUT") if version.has_status => self.write(presenter, "UpdateOptions")?.update(name, "status", self.body()?).await,
             ("status", "PATCH") if version.has_status => self.write(presenter, "PatchOptions")?.patch(name, "status", &self.patch()?).await,
-            ("approval", "PUT") if id.1 == "certificatesigningrequests" => {
-                self.write(presenter, "UpdateOptions")?.update(name, "status", self.body()?).await
-            }
+            // Signing requests are approved in their status, under another name.
+            ("approval", "GET" | "HEAD") if id.1 == SIGNING => read::get(self.inner, presenter, &self.key(name)),
+            ("approval", "PUT") if id.1 == SIGNING => self.write(presenter, "UpdateOptions")?.update(name, "status", self.body()?).await,
+            ("approval", "PATCH") if id.1 == SIGNING => self.write(presenter, "PatchOptions")?.patch(name, "status", &self.patch()?).await,
             ("finalize", "PUT") if id == ("", "namespaces") => {
                 self.write(presenter, "UpdateOptions")?.update(name, "finalize", self.body()?).await
             }

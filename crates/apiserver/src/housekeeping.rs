@@ -182,7 +182,7 @@ async fn remove(inner: &Arc<Inner>, entry: &Entry, propagation: Option<Propagati
 async fn change(inner: &Arc<Inner>, entry: &Entry, change: impl FnOnce(&mut Value)) -> Result<(), StatusError> {
     let mut object = entry.value();
     change(&mut object);
-    let is_last = inner.registry().storing(&entry.key.resource).is_some_and(|resource| crate::write::is_finished(resource, &object));
+    let is_last = inner.registry().storing(&entry.key.resource).is_some_and(|resource| crate::metadata::is_finished(resource, &object));
     let content = if is_last { None } else { Some(object.into()) };
     match inner.commit(&entry.key, Some(entry.revision), content).await {
         Ok(_) => Ok(()),

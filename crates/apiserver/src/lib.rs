@@ -14,6 +14,7 @@
 //! from a revision in the future is told 410 and not held; garbage collection spares an object whose owner's uid is alive in another
 //! namespace; answers are JSON, also to clients that would rather have protobuf.
 
+mod admit;
 mod body;
 mod builtin;
 mod definition;
@@ -26,10 +27,12 @@ mod evict;
 mod health;
 mod housekeeping;
 pub mod journal;
+mod metadata;
 mod namespaces;
 mod object;
 mod openapi;
 mod options;
+mod patch;
 mod present;
 mod read;
 mod registry;

@@ -5,9 +5,10 @@ use apimachinery::{FieldError, GroupKind, StatusError, meta};
 use serde_json::{Value, json};
 
 use crate::object::Entry;
+use crate::patch::Patch;
 use crate::registry::ScalePaths;
 use crate::response::{self, Answer};
-use crate::write::{Modified, Patch, Write};
+use crate::write::{Modified, Write};
 
 fn parts(path: &str) -> Vec<&str> {
     path.trim_start_matches('.').split('.').collect()

@@ -11,13 +11,13 @@
 
 use std::sync::Arc;
 
-use apimachinery::admission::{Lookup, Operation, Request};
-use apimachinery::field::ErrorKind;
-use apimachinery::schema;
-use apimachinery::{FieldError, GroupKind, StatusError, meta, names, patch};
+use apimachinery::{FieldError, GroupKind, StatusError, meta, names};
 use serde_json::{Value, json};
 
+use crate::admit::Admitting;
+use crate::metadata::{check_metadata, differs_in_specification, is_finished, keep, restore_metadata};
 use crate::object::{Entry, ObjectKey, ResourceId};
+use crate::patch::Patch;
 use crate::present::Presenter;
 use crate::registry::{Resource, Version};
 use crate::request::Query;
@@ -72,22 +72,6 @@ impl Parameters {
     }
 }
 
-/// Sees other objects as they are stored now.
-pub struct StoreLookup<'a>(pub &'a Inner);
-
-impl Lookup for StoreLookup<'_> {
-    fn get(&self, kind: &GroupKind, namespace: Option<&str>, name: &str) -> Option<Value> {
-        let id = self.0.registry().of_kind(kind)?.id.clone();
-        self.0.latest(&ObjectKey::new(&id, namespace.unwrap_or_default(), name)).map(|entry| entry.value())
-    }
-
-    fn list(&self, kind: &GroupKind, namespace: Option<&str>) -> Vec<Value> {
-        let Some(id) = self.0.registry().of_kind(kind).map(|resource| resource.id.clone()) else { return Vec::new() };
-        let entries = self.0.state().store.list(&id, namespace);
-        entries.iter().map(|entry| entry.value()).collect()
-    }
-}
-
 /// One write on one resource.
 pub struct Write<'a> {
     pub inner: &'a Arc<Inner>,
@@ -97,36 +81,20 @@ pub struct Write<'a> {
 }
 
 impl Write<'_> {
-    fn resource(&self) -> &Resource {
+    pub(crate) fn resource(&self) -> &Resource {
         &self.presenter.resource
     }
 
-    fn version(&self) -> Result<&Version, StatusError> {
+    pub(crate) fn version(&self) -> Result<&Version, StatusError> {
         self.presenter.version().ok_or_else(StatusError::unknown_resource)
     }
 
-    /// A value of the wrong type in a built-in kind: there the genuine server cannot even read the object.
-    fn undecodable(&self, wrong: &FieldError) -> StatusError {
-        let (kind, version) = (self.resource().kind.as_str(), self.resource().stored().map_or("v1", |version| &version.name));
-        let found = match wrong.bad_value.as_ref().and_then(Value::as_str) {
-            Some("integer" | "number") => "number",
-            Some("boolean") => "bool",
-            Some(other) => other,
-            None => "value",
-        };
-        let path = wrong.path.split('[').next().unwrap_or_default();
-        let wanted = wrong.detail.split(" must be of type ").nth(1).and_then(|rest| rest.split(':').next()).unwrap_or("another type");
-        StatusError::bad_request(format!(
-            "{kind} in version {version:?} cannot be handled as a {kind}: json: cannot unmarshal {found} into Go struct field {kind}.{path} of type {wanted}"
-        ))
-    }
-
-    fn invalid(&self, name: &str, errors: Vec<FieldError>) -> StatusError {
+    pub(crate) fn invalid(&self, name: &str, errors: Vec<FieldError>) -> StatusError {
         StatusError::invalid(&self.resource().group_kind(), name, errors)
     }
 
     /// Whether objects go to the storage in the version of the request.
-    fn is_stored_version(&self) -> bool {
+    pub(crate) fn is_stored_version(&self) -> bool {
         self.presenter.version == self.resource().storage && !self.resource().is_view()
     }
 
@@ -195,91 +163,6 @@ impl Write<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Drops unknown fields and fills in defaults, in the version of the request. Returns warnings.
-    fn decode(&self, object: &mut Value) -> Result<Vec<String>, StatusError> {
-        let version = self.version()?;
-        let Some(schema) = &version.schema else { return Ok(Vec::new()) };
-        let unknown: Vec<String> = schema.prune(object).into_iter().map(|path| format!("unknown field {path:?}")).collect();
-        schema.default(object);
-        if unknown.is_empty() {
-            return Ok(Vec::new());
-        }
-        match self.parameters.validation {
-            FieldValidation::Ignore => Ok(Vec::new()),
-            FieldValidation::Warn => Ok(unknown),
-            FieldValidation::Strict => Err(StatusError::strict_decoding(&self.resource().kind, &version.name, &unknown)),
-        }
-    }
-
-    /// What the schema of `version` says against an object in it.
-    fn schema_errors(version: &Version, object: &Value, old: Option<&Value>, subresource: &str) -> Vec<FieldError> {
-        let mut errors = match &version.schema {
-            None => Vec::new(),
-            Some(schema) if subresource == "status" => schema.validate_field("status", object, old),
-            Some(schema) => schema.validate(object, old),
-        };
-        if let Some(scale) = &version.scale {
-            if subresource != "status" {
-                errors.extend(schema::scale_spec_errors(object, &scale.spec_replicas));
-            }
-            if subresource == "status" {
-                errors.extend(schema::scale_status_errors(object, &scale.status_replicas, scale.label_selector.as_deref()));
-            }
-        }
-        errors
-    }
-
-    /// Types and rules of the schema, admission, and the kind's own rules. `shown` is the object in the version of the request when that
-    /// is not the stored one.
-    fn admit(&self, admitting: &Admitting<'_>, shown: Option<&Value>, object: &mut Value) -> Result<Vec<String>, StatusError> {
-        let Some(stored_version) = self.resource().stored() else { return Ok(Vec::new()) };
-        let (name, old, subresource) = (admitting.name, admitting.old, admitting.subresource);
-        let is_status = if subresource == "status" { "status" } else { "" };
-        // The user's own version first: its paths are the ones the user wrote.
-        let mut unsettled = Vec::new();
-        if let Some(shown) = shown {
-            unsettled = Self::schema_errors(self.version()?, shown, admitting.old_shown, is_status);
-            if unsettled.iter().any(|error| error.kind == ErrorKind::TypeInvalid) {
-                return Err(self.invalid(name, unsettled));
-            }
-        }
-        let errors = Self::schema_errors(stored_version, object, old, is_status);
-        if let Some(wrong) = errors.iter().find(|error| error.kind == ErrorKind::TypeInvalid) {
-            return Err(if self.resource().is_custom() { self.invalid(name, errors) } else { self.undecodable(wrong) });
-        }
-        let is_content = errors.is_empty() && unsettled.is_empty();
-        let kind = self.resource().stored_kind();
-        let lookup = StoreLookup(self.inner);
-        let request = Request {
-            gvk: &kind,
-            operation: if old.is_some() { Operation::Update } else { Operation::Create },
-            subresource: Some(subresource).filter(|name| !name.is_empty()),
-            name,
-            namespace: Some(self.namespace).filter(|namespace| !namespace.is_empty()),
-            old,
-            dry_run: self.parameters.is_dry_run,
-        };
-        self.inner.admission.mutate(&request, object, &lookup)?;
-        if !is_content {
-            let mut errors = Vec::new();
-            if shown.is_some() {
-                let shown = self.presenter.convert(self.inner, object.clone())?;
-                errors = Self::schema_errors(self.version()?, &shown, admitting.old_shown, is_status);
-            }
-            if errors.is_empty() {
-                errors = Self::schema_errors(stored_version, object, old, is_status);
-            }
-            if !errors.is_empty() {
-                return Err(self.invalid(name, errors));
-            }
-        }
-        let errors = strategy::validate(self.resource(), object, old);
-        if !errors.is_empty() {
-            return Err(self.invalid(name, errors));
-        }
-        self.inner.admission.validate(&request, Some(object), &lookup)
     }
 
     fn key(&self, name: &str) -> ObjectKey {
@@ -352,11 +235,11 @@ impl Write<'_> {
             }
             let key = self.key(&name);
             meta::set(&mut object, "uid", self.inner.uids.uuid().to_string());
-            let shown = (!self.is_stored_version()).then(|| object.clone());
+            let admitting = Admitting { name: &name, old: None, old_shown: None, subresource: "" };
+            let unsettled = if self.is_stored_version() { None } else { Some(self.judge_shown(&admitting, &object)?) };
             let mut object = self.to_stored(object)?;
             strategy::prepare_create(self.resource(), &mut object, &now);
-            let admitting = Admitting { name: &name, old: None, old_shown: None, subresource: "" };
-            let admitted = self.admit(&admitting, shown.as_ref(), &mut object)?;
+            let admitted = self.admit(&admitting, unsettled, &mut object)?;
             if self.inner.latest(&key).is_some() {
                 if prefix.is_some() && attempt < NAME_ATTEMPTS {
                     continue;
@@ -453,7 +336,8 @@ impl Write<'_> {
         } else {
             self.decode(&mut wanted)?
         };
-        let shown = (!self.is_stored_version()).then(|| wanted.clone());
+        let admitting = Admitting { name, old: Some(stored), old_shown: converted.as_ref(), subresource };
+        let unsettled = if self.is_stored_version() { None } else { Some(self.judge_shown(&admitting, &wanted)?) };
         let mut object = self.to_stored(wanted)?;
         restore_metadata(&mut object, stored);
         self.isolate(&mut object, stored, subresource);
@@ -465,8 +349,7 @@ impl Write<'_> {
                 return Err(self.invalid(name, errors));
             }
         }
-        let admitting = Admitting { name, old: Some(stored), old_shown: converted.as_ref(), subresource };
-        warnings.extend(self.admit(&admitting, shown.as_ref(), &mut object)?);
+        warnings.extend(self.admit(&admitting, unsettled, &mut object)?);
         restore_metadata(&mut object, stored);
         if self.resource().has_generation() && subresource != "status" && differs_in_specification(&object, stored) {
             meta::set(&mut object, "generation", meta::generation(stored) + 1);
@@ -476,18 +359,6 @@ impl Write<'_> {
         }
         let decision = if is_finished(self.resource(), &object) { Decision::Remove(object) } else { Decision::Put(object) };
         Ok((decision, warnings))
-    }
-
-    /// As [`Write::decode`], for the status alone.
-    fn decode_status(&self, wanted: &mut Value) -> Result<Vec<String>, StatusError> {
-        let Some(map) = wanted.as_object_mut() else { return Ok(Vec::new()) };
-        let Some(status) = map.get_mut("status").map(Value::take) else { return Ok(Vec::new()) };
-        let mut alone = json!({"status": status});
-        let warnings = self.decode(&mut alone)?;
-        if let Some(slot) = wanted.get_mut("status") {
-            *slot = alone.get_mut("status").map(Value::take).unwrap_or_default();
-        }
-        Ok(warnings)
     }
 
     /// A write to the object leaves its status alone, and the reverse.
@@ -544,13 +415,6 @@ impl Write<'_> {
     }
 }
 
-struct Admitting<'a> {
-    name: &'a str,
-    old: Option<&'a Value>,
-    old_shown: Option<&'a Value>,
-    subresource: &'a str,
-}
-
 enum Decision {
     Unchanged,
     Put(Value),
@@ -564,178 +428,4 @@ pub enum Modified {
     Stored(Arc<Entry>),
     /// Of a dry run, or the last state of an object that is gone now.
     Unstored(Value),
-}
-
-/// A change to an object, as it came.
-#[derive(Debug)]
-pub enum Patch {
-    Json(Value),
-    Merge(Value),
-    Strategic(Value),
-}
-
-impl Patch {
-    /// Reads a patch by its media type.
-    ///
-    /// # Errors
-    /// When the resource does not take this type, or the body is not JSON.
-    pub fn parse(media: &str, body: &[u8], is_custom: bool) -> Result<Self, StatusError> {
-        match media {
-            "application/json-patch+json" => Ok(Self::Json(crate::body::parse_json(body)?)),
-            "application/merge-patch+json" => Ok(Self::Merge(crate::body::parse_json(body)?)),
-            "application/strategic-merge-patch+json" if !is_custom => Ok(Self::Strategic(crate::body::parse_json(body)?)),
-            "application/apply-patch+yaml" => {
-                let mut error = StatusError::unsupported_media_type(&["application/json-patch+json", "application/merge-patch+json"]);
-                error.message = format!(
-                    "server-side apply is not served by this version; use client-side apply (kubectl apply without --server-side): {}",
-                    error.message
-                );
-                Err(error)
-            }
-            _ if is_custom => Err(StatusError::unsupported_media_type(&[
-                "application/json-patch+json",
-                "application/merge-patch+json",
-                "application/apply-patch+yaml",
-            ])),
-            _ => Err(StatusError::unsupported_media_type(&[
-                "application/json-patch+json",
-                "application/merge-patch+json",
-                "application/strategic-merge-patch+json",
-                "application/apply-patch+yaml",
-            ])),
-        }
-    }
-
-    /// The object after the patch.
-    ///
-    /// # Errors
-    /// When the patch does not fit the object.
-    pub fn apply(&self, current: &Value, kind: &GroupKind) -> Result<Value, StatusError> {
-        let mut object = current.clone();
-        match self {
-            Self::Json(operations) => patch::json_patch(&mut object, operations)?,
-            Self::Merge(merge) => patch::merge_patch(&mut object, merge),
-            Self::Strategic(merge) => patch::strategic_merge(&mut object, merge, kind)?,
-        }
-        Ok(object)
-    }
-}
-
-/// Fields of the metadata that are the server's.
-const SYSTEM: &[&str] =
-    &["uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "generateName"];
-
-fn restore_metadata(object: &mut Value, stored: &Value) {
-    for field in SYSTEM {
-        match meta::at(stored, &["metadata", field]) {
-            Some(value) if meta::at(object, &["metadata", field]) == Some(value) => {}
-            Some(value) => meta::set(object, field, value.clone()),
-            None => meta::unset(object, field),
-        }
-    }
-    for field in ["labels", "annotations", "finalizers", "ownerReferences"] {
-        let is_empty = |value: &Value| {
-            value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty) || value.as_array().is_some_and(Vec::is_empty)
-        };
-        if meta::at(object, &["metadata", field]).is_some_and(is_empty) && meta::at(stored, &["metadata", field]).is_none() {
-            meta::unset(object, field);
-        }
-    }
-}
-
-/// Puts a field back as it is stored.
-fn keep(object: &mut Value, stored: &Value, field: &str) {
-    let Some(map) = object.as_object_mut() else { return };
-    match stored.get(field) {
-        Some(value) if map.get(field) == Some(value) => {}
-        Some(value) => drop(map.insert(field.to_owned(), value.clone())),
-        None => drop(map.shift_remove(field)),
-    }
-}
-
-fn differs_in_specification(object: &Value, stored: &Value) -> bool {
-    let (Some(object), Some(stored)) = (object.as_object(), stored.as_object()) else { return true };
-    let counts = |field: &&String| !matches!(field.as_str(), "metadata" | "status" | "apiVersion" | "kind");
-    object.keys().chain(stored.keys()).filter(counts).any(|field| object.get(field) != stored.get(field))
-}
-
-/// Whether nothing holds a deleted object any longer.
-pub fn is_finished(resource: &Resource, object: &Value) -> bool {
-    let holds_content = &*resource.id.resource == "namespaces"
-        && resource.id.group.is_empty()
-        && meta::at(object, &["spec", "finalizers"]).and_then(Value::as_array).is_some_and(|finalizers| !finalizers.is_empty());
-    meta::deletion_timestamp(object).is_some() && meta::finalizers(object).is_empty() && !holds_content
-}
-
-/// What is wrong with the metadata.
-fn check_metadata(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    let name = meta::name(object);
-    if old.is_none() {
-        errors.extend(
-            strategy::name_rule(&resource.id).check(name, false).into_iter().map(|why| FieldError::invalid("metadata.name", name, why)),
-        );
-    }
-    let metadata = object.get("metadata").unwrap_or(&Value::Null);
-    for (field, kind) in [("labels", "object"), ("annotations", "object"), ("finalizers", "array"), ("ownerReferences", "array")] {
-        let is_right = match metadata.get(field) {
-            None | Some(Value::Null) => true,
-            Some(value) if kind == "array" => value.is_array(),
-            Some(Value::Object(map)) => map.values().all(Value::is_string),
-            Some(_) => false,
-        };
-        if !is_right {
-            errors.push(FieldError::type_invalid(
-                format!("metadata.{field}"),
-                kind,
-                format!("metadata.{field} in body must be of type {kind}"),
-            ));
-        }
-    }
-    let unchanged = |field: &str| old.is_some_and(|old| meta::at(old, &["metadata", field]) == metadata.get(field));
-    if !unchanged("labels") {
-        for (key, value) in metadata.get("labels").and_then(Value::as_object).into_iter().flatten() {
-            errors.extend(names::qualified_name(key).into_iter().map(|why| FieldError::invalid("metadata.labels", key.as_str(), why)));
-            let value = value.as_str().unwrap_or_default();
-            errors.extend(names::label_value(value).into_iter().map(|why| FieldError::invalid("metadata.labels", value, why)));
-        }
-    }
-    if !unchanged("annotations") {
-        for key in metadata.get("annotations").and_then(Value::as_object).into_iter().flat_map(|map| map.keys()) {
-            let lower = key.to_lowercase();
-            errors.extend(
-                names::qualified_name(&lower).into_iter().map(|why| FieldError::invalid("metadata.annotations", key.as_str(), why)),
-            );
-        }
-    }
-    if !unchanged("ownerReferences") {
-        for (index, owner) in metadata.get("ownerReferences").and_then(Value::as_array).into_iter().flatten().enumerate() {
-            for field in ["apiVersion", "kind", "name", "uid"] {
-                let path = format!("metadata.ownerReferences[{index}].{field}");
-                match owner.get(field) {
-                    Some(Value::String(text)) if !text.is_empty() => {}
-                    _ => errors.push(FieldError::invalid(path, "", "must not be empty")),
-                }
-            }
-        }
-        let controllers = metadata.get("ownerReferences").and_then(Value::as_array).into_iter().flatten();
-        if controllers.filter(|owner| owner.get("controller") == Some(&Value::Bool(true))).count() > 1 {
-            errors.push(FieldError::invalid("metadata.ownerReferences", Value::Null, "Only one reference can have Controller set to true"));
-        }
-    }
-    if let Some(old) = old.filter(|old| meta::deletion_timestamp(old).is_some()) {
-        let before = meta::finalizers(old);
-        let new: Vec<&str> = meta::finalizers(object).into_iter().filter(|finalizer| !before.contains(finalizer)).collect();
-        if !new.is_empty() {
-            let listed: Vec<String> = new.iter().map(|finalizer| format!("{finalizer:?}")).collect();
-            errors.push(FieldError::forbidden(
-                "metadata.finalizers",
-                format!(
-                    "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
-                    listed.join(", ")
-                ),
-            ));
-        }
-    }
-    errors
 }

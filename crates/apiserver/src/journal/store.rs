@@ -3,6 +3,7 @@
 //! Tables: `meta` (format, cluster id, revision) and `live` (key to bytes). No history is kept on disk: after a restart a watch that
 //! resumes from an older revision is told that it expired, which every client handles by listing again.
 
+use std::fs::OpenOptions;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -32,6 +33,8 @@ impl RedbJournal {
     /// When the file is held by another process, or cannot be opened.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, JournalError> {
         let shown = path.as_ref().display().to_string();
+        let file = |error| JournalError::File { path: shown.clone(), action: "opened", source: Box::new(error) };
+        create_private(path.as_ref()).map_err(file)?;
         let database = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => JournalError::Held { path: shown.clone() },
             other => JournalError::File { path: shown.clone(), action: "opened", source: Box::new(other) },
@@ -54,6 +57,15 @@ impl RedbJournal {
         }
         transaction.commit().map_err(self.failed("written"))
     }
+}
+
+/// Makes the file if it is missing: it holds secrets, so nobody else may read it.
+fn create_private(path: &Path) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
 }
 
 /// All is read once and then served from memory: the database's own cache would only hold a second copy.

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::disallowed_methods)]
 
 mod clients;
+mod coverage;
 mod crud;
 mod discovery;
 #[cfg(test)]

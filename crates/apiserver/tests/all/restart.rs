@@ -161,6 +161,8 @@ async fn a_file_keeps_everything_and_has_one_holder() {
     assert_eq!(revisions.len(), 80);
     assert!(revisions.is_sorted());
     assert!(matches!(RedbJournal::open(&path), Err(JournalError::Held { .. })));
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600, "it holds secrets");
     let (before, id) = (server.snapshot(), server.cluster_id().to_owned());
     // Whoever still holds a part of the server does not hold its file.
     let (client, watch) = (server.service(&apiserver::User::admin("x")), Watching::start(&server, &format!("{MAPS}?watch=true")).await);
