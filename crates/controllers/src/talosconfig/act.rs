@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::bootstrap::{GenerateType, TalosConfig};
 use api::cluster::Cluster;
@@ -25,6 +26,10 @@ use super::plan::{Observed, Step};
 use crate::Wiring;
 use crate::controlplane::{Bundles, UnusableBundle};
 use crate::edit::{Edit, controller_of};
+
+/// How often, and after what pause, a Secret that is neither creatable nor readable is tried again.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Why a machine's configuration cannot be made: told in a condition, and cured by a change of the object.
 #[derive(Debug, Error)]
@@ -82,7 +87,7 @@ pub struct Act {
     pub configs: Store<TalosConfig>,
     pub secrets: Store<Secret>,
     pub bundles: Bundles,
-    /// Held while a bundle is made.
+    /// Held while a cluster's own secrets are made.
     pub making: Arc<Mutex<()>>,
 }
 
@@ -155,13 +160,22 @@ impl Act {
 
     async fn create_or_find(&self, secret: &Secret) -> Result<Arc<Secret>, ActError> {
         let key = ObjectKey::of(&secret.metadata);
-        match self.secrets.create(secret).await {
-            Ok(created) => Ok(created),
-            Err(error) if error.is_already_exists() => match self.secrets.fetch(&key).await? {
-                Some(present) => Ok(present),
-                None => Err(ActError::Api(error)),
-            },
-            Err(error) => Err(ActError::Api(error)),
+        let mut tries = 0;
+        loop {
+            let error = match self.secrets.create(secret).await {
+                Ok(created) => return Ok(created),
+                Err(error) if error.is_already_exists() => error,
+                Err(error) => return Err(ActError::Api(error)),
+            };
+            // It was there, and is on its way in or out: what is not found is tried again.
+            if let Some(present) = self.secrets.fetch(&key).await? {
+                return Ok(present);
+            }
+            tries += 1;
+            if tries == TRIES {
+                return Err(ActError::Api(error));
+            }
+            self.wiring.clock.sleep(PAUSE).await;
         }
     }
 
@@ -216,13 +230,17 @@ impl Act {
 
     async fn create_ca(&self, observed: &Observed) -> Result<(), ActError> {
         let cluster = Self::cluster(observed)?;
+        let _making = self.making.lock().await;
+        let name = secrets::ca(cluster.metadata.name.as_deref().unwrap_or_default());
+        if self.secrets.get_in(cluster.metadata.namespace.as_deref().unwrap_or_default(), &name).is_some() {
+            return Ok(());
+        }
         let given = observed.config.spec.data.as_deref().filter(|_| observed.config.spec.generate_type == GenerateType::None);
         let given = given.and_then(|data| MachineConfig::from_yaml(data).ok()).and_then(|config| config.kubernetes_authority());
         let pair: PemPair = match given {
             Some(pair) => pair,
             None => self.bundle(&cluster).await?.kubernetes.clone(),
         };
-        let name = secrets::ca(cluster.metadata.name.as_deref().unwrap_or_default());
         let data = [(secrets::TLS_CERTIFICATE, pair.certificate), (secrets::TLS_KEY, pair.key)];
         self.create(&cluster, &name, &data).await?;
         Ok(())

@@ -69,6 +69,8 @@ impl Dialer for DirectDialer {
                 Err(_) => failures.push(format!("{address}:{port}: no answer within {} s", ADDRESS_LIMIT.as_secs())),
             }
         }
+        // In one order, wherever it began: the text stands in conditions.
+        failures.sort();
         Err(io::Error::other(failures.join("; ")))
     }
 }
