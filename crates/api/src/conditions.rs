@@ -202,7 +202,7 @@ pub fn summarize<'a>(type_: &'a str, conditions: &[Condition], positive: &[&str]
     };
     let line = |name: &str, condition: &Condition| {
         let text = if condition.message.is_empty() { condition.reason.as_str() } else { condition.message.as_str() };
-        if text.contains('\n') { format!("* {name}:\n{}", indent(text)) } else { format!("* {name}: {text}") }
+        if text.contains('\n') || text.starts_with("* ") { format!("* {name}:\n{}", indent(text)) } else { format!("* {name}: {text}") }
     };
     for name in positive {
         match get(conditions, name) {

@@ -5,6 +5,8 @@
 mod act;
 pub mod plan;
 pub mod status;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -4,6 +4,8 @@ mod act;
 pub mod plan;
 pub mod source;
 pub mod status;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -4,6 +4,8 @@ mod act;
 pub mod node;
 pub mod plan;
 pub mod status;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

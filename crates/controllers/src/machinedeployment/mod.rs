@@ -4,6 +4,8 @@ mod act;
 pub mod plan;
 pub mod status;
 pub mod template;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -2,6 +2,8 @@
 
 pub mod plan;
 pub mod status;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

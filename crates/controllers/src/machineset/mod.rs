@@ -3,6 +3,8 @@
 mod act;
 pub mod plan;
 pub mod status;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,0 +1,175 @@
+//! Every verdict of a MachineHealthCheck, and what it tells.
+
+use std::sync::Arc;
+
+use api::cluster::{Cluster, Machine, MachineHealthCheck};
+use api::conditions::{Status, get};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::plan::{Observed, Plan, Step, Verdict, plan};
+use super::status::status;
+use crate::workload::Connection;
+
+fn read<T: DeserializeOwned>(value: Value) -> Arc<T> {
+    Arc::new(serde_json::from_value(value).unwrap())
+}
+
+fn at(text: &str) -> Timestamp {
+    format!("2026-03-01T{text}Z").parse().unwrap()
+}
+
+fn holds(type_: &str, status: &str, since: &str) -> Value {
+    json!({"type": type_, "status": status, "reason": "R", "message": "", "lastTransitionTime": format!("2026-03-01T{since}Z")})
+}
+
+fn check(change: &Value) -> Arc<MachineHealthCheck> {
+    let mut value = json!({"metadata": {"name": "h", "namespace": "n", "labels": {"cluster.x-k8s.io/cluster-name": "c"},
+            "ownerReferences": [{"apiVersion": "x/v1", "kind": "Cluster", "name": "c", "uid": "c"}]},
+        "spec": {"clusterName": "c", "selector": {"matchLabels": {"pool": "a"}}, "checks": {"nodeStartupTimeoutSeconds": 1200,
+            "unhealthyNodeConditions": [{"type": "Ready", "status": "False", "timeoutSeconds": 300}, {"type": "Ready", "status": "Unknown", "timeoutSeconds": 300}],
+            "unhealthyMachineConditions": [{"type": "NodeReady", "status": "False", "timeoutSeconds": 60}]},
+            "remediation": {"triggerIf": {"unhealthyLessThanOrEqualTo": "40%"}}}});
+    json_patch::merge(&mut value, change);
+    read(value)
+}
+
+fn machine(name: &str, change: &Value) -> Arc<Machine> {
+    let mut value = json!({"metadata": {"name": name, "creationTimestamp": "2026-03-01T08:00:00Z"},
+        "spec": {"clusterName": "c", "bootstrap": {}, "infrastructureRef": {"apiGroup": "i", "kind": "K", "name": name}},
+        "status": {"nodeRef": {"name": name}, "conditions": [holds("InfrastructureReady", "True", "08:02:00")]}});
+    json_patch::merge(&mut value, change);
+    read(value)
+}
+
+fn node(name: &str, status: &str, since: &str) -> Arc<Node> {
+    read(
+        json!({"metadata": {"name": name}, "status": {"conditions": [{"type": "Ready", "status": status, "lastTransitionTime": format!("2026-03-01T{since}Z")}]}}),
+    )
+}
+
+fn cluster(change: &Value) -> Arc<Cluster> {
+    let mut value = json!({"metadata": {"name": "c", "uid": "c"}, "spec": {}, "status": {"conditions": [
+        holds("ControlPlaneInitialized", "True", "08:05:00"), holds("InfrastructureReady", "True", "08:01:00")]}});
+    json_patch::merge(&mut value, change);
+    read(value)
+}
+
+fn observed(machines: Vec<Arc<Machine>>, nodes: Vec<Arc<Node>>) -> Observed {
+    Observed {
+        check: check(&json!({})),
+        cluster: Some(cluster(&json!({}))),
+        machines,
+        connection: Connection::Connected { since: at("08:00:00") },
+        nodes,
+        now: at("09:00:00"),
+    }
+}
+
+fn verdict(observed: &Observed) -> Verdict {
+    plan(observed).verdicts[0].1.clone()
+}
+
+fn unhealthy(reason: &'static str, message: &str) -> Verdict {
+    Verdict::Unhealthy { reason, message: message.into() }
+}
+
+#[test]
+fn a_machine_is_judged_by_its_node() {
+    let with = |status: &str, since: &str| observed(vec![machine("a", &json!({}))], vec![node("a", status, since)]);
+    assert_eq!(verdict(&with("True", "08:30:00")), Verdict::Healthy);
+    assert_eq!(verdict(&with("Unknown", "08:55:00")), unhealthy("UnhealthyNode", "Condition Ready on Node is Unknown for more than 300 s"));
+    assert_eq!(verdict(&with("False", "08:55:01")), Verdict::Undecided { until: Some(at("09:00:01")) });
+    assert_eq!(plan(&with("False", "08:55:01")).again_at, Some(at("09:00:01")));
+    assert_eq!(verdict(&observed(vec![machine("a", &json!({}))], vec![])), unhealthy("NodeDeleted", "Node a has been deleted"));
+    let away = Observed { connection: Connection::Waiting { on: "x".into() }, ..with("Unknown", "08:00:00") };
+    assert_eq!(verdict(&away), Verdict::Undecided { until: None }, "what cannot be seen is not judged");
+}
+
+#[test]
+fn marks_machine_conditions_and_startup_count() {
+    let marked = machine("a", &json!({"metadata": {"annotations": {"cluster.x-k8s.io/remediate-machine": ""}}}));
+    assert!(matches!(verdict(&observed(vec![marked], vec![])), Verdict::Unhealthy { reason: "HasRemediateMachineAnnotation", .. }));
+    let bad = |since: &str| machine("a", &json!({"status": {"conditions": [holds("NodeReady", "False", since)]}}));
+    let nodes = || vec![node("a", "True", "08:00:00")];
+    assert_eq!(
+        verdict(&observed(vec![bad("08:59:00")], nodes())),
+        unhealthy("UnhealthyMachine", "Condition NodeReady on Machine is False for more than 60 s")
+    );
+    assert_eq!(verdict(&observed(vec![bad("08:59:30")], nodes())), Verdict::Undecided { until: Some(at("09:00:30")) });
+    let nodeless = || observed(vec![machine("a", &json!({"status": {"nodeRef": null}}))], vec![]);
+    // The latest of the beginnings counts: the control plane was up at 08:05.
+    assert_eq!(verdict(&nodeless()), unhealthy("NodeStartupTimeout", "Node failed to report startup in 1200 s"));
+    assert_eq!(verdict(&Observed { now: at("08:24:59"), ..nodeless() }), Verdict::Undecided { until: Some(at("08:25:00")) });
+    let without = check(&json!({"spec": {"checks": {"nodeStartupTimeoutSeconds": 0}}}));
+    assert_eq!(verdict(&Observed { check: without, ..nodeless() }), Verdict::Undecided { until: None });
+    let default = check(&json!({"spec": {"checks": {"nodeStartupTimeoutSeconds": null}}}));
+    assert_eq!(
+        verdict(&Observed { check: default, now: at("08:14:00"), ..nodeless() }),
+        Verdict::Undecided { until: Some(at("08:15:00")) }
+    );
+}
+
+#[test]
+fn workers_are_not_judged_before_the_control_plane_is_up() {
+    let early = Observed { cluster: Some(cluster(&json!({"status": null}))), ..observed(vec![machine("a", &json!({}))], vec![]) };
+    assert_eq!(verdict(&early), Verdict::Undecided { until: None });
+    let control_plane = machine("a", &json!({"metadata": {"labels": {"cluster.x-k8s.io/control-plane": ""}}}));
+    assert!(matches!(verdict(&Observed { machines: vec![control_plane], ..early }), Verdict::Unhealthy { .. }));
+}
+
+#[test]
+fn who_is_not_to_be_judged_is_passed_over() {
+    let skipped = ["cluster.x-k8s.io/skip-remediation", "cluster.x-k8s.io/paused"]
+        .map(|key| machine("a", &json!({"metadata": {"annotations": {key: ""}}})));
+    let going = machine("a", &json!({"metadata": {"deletionTimestamp": "2026-03-01T08:00:00Z"}}));
+    assert_eq!(plan(&observed([skipped.to_vec(), vec![going]].concat(), vec![])).verdicts, []);
+    let base = observed(vec![machine("a", &json!({}))], vec![]);
+    assert_eq!(plan(&Observed { cluster: None, ..base.clone() }), Plan::default());
+    let paused = Observed { cluster: Some(cluster(&json!({"spec": {"paused": true}}))), ..base.clone() };
+    assert_eq!(plan(&paused), Plan { is_paused: true, ..Plan::default() });
+    let going = check(&json!({"metadata": {"deletionTimestamp": "2026-03-01T08:00:00Z"}}));
+    assert_eq!(plan(&Observed { check: going, ..base.clone() }), Plan::default());
+    let unclaimed = Observed { check: check(&json!({"metadata": {"labels": null}})), ..base };
+    assert_eq!(plan(&unclaimed).steps[0], Step::Claim);
+}
+
+#[test]
+fn a_verdict_is_told_once() {
+    let well = |change: &Value| observed(vec![machine("a", change)], vec![node("a", "True", "08:00:00")]);
+    assert!(matches!(plan(&well(&json!({}))).steps.as_slice(), [Step::Tell { verdict: Verdict::Healthy, .. }]));
+    let told = json!({"status": {"conditions": [holds("HealthCheckSucceeded", "True", "08:00:00")]}});
+    assert_eq!(plan(&well(&told)).steps, []);
+    let ill = observed(vec![machine("a", &told)], vec![]);
+    assert!(matches!(plan(&ill).steps.as_slice(), [Step::Tell { verdict: Verdict::Unhealthy { .. }, .. }]));
+}
+
+#[test]
+fn too_many_unhealthy_ones_are_told() {
+    let machines = |n: usize| (0..n).map(|n| machine(&format!("m{n}"), &json!({}))).collect::<Vec<_>>();
+    let nodes = |n: usize| (0..n).map(|n| node(&format!("m{n}"), "True", "08:00:00")).collect::<Vec<_>>();
+    let allowed = |trigger: Value, total: usize, healthy: usize| {
+        let check = check(&json!({"spec": {"remediation": {"triggerIf": trigger}}}));
+        let observed = Observed { check, ..observed(machines(total), nodes(healthy)) };
+        let planned = plan(&observed);
+        (planned.allowed, status(&observed, &planned))
+    };
+    let (number, told) = allowed(json!({}), 5, 3);
+    assert_eq!((number, told.expected_machines, told.current_healthy, told.remediations_allowed), (Some(0), Some(5), Some(3), Some(0)));
+    assert_eq!(told.targets.len(), 5);
+    assert_eq!(allowed(json!({}), 5, 4).0, Some(1));
+    let (number, told) = allowed(json!({}), 5, 2);
+    assert_eq!((number, told.remediations_allowed), (None, Some(0)));
+    let condition = get(&told.conditions, "RemediationAllowed").unwrap();
+    assert_eq!((condition.status, condition.reason.as_str()), (Status::False, "TooManyUnhealthy"));
+    assert_eq!(
+        condition.message,
+        "Remediation is not allowed, the number of not started or unhealthy machines exceeds unhealthyLessThanOrEqualTo 40% (total: 5, unhealthy: 3)"
+    );
+    assert_eq!(allowed(json!({"unhealthyLessThanOrEqualTo": 1}), 5, 4).0, Some(0));
+    assert_eq!(allowed(json!({"unhealthyLessThanOrEqualTo": null}), 5, 0).0, Some(0));
+    assert_eq!(allowed(json!({"unhealthyInRange": "[2-3]"}), 5, 3).0, Some(1));
+    assert_eq!(allowed(json!({"unhealthyInRange": "[2-3]"}), 5, 4).0, None);
+}
