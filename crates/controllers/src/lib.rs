@@ -40,6 +40,8 @@ pub mod vspherevm;
 pub mod workload;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use runtime::reconcile::{Health, HealthReport};
@@ -143,11 +145,15 @@ impl Selection {
     }
 }
 
+/// How long logging out of vCenters may take at the end.
+const LOGOUT: Duration = Duration::from_secs(5);
+
 /// Controllers that run.
 #[derive(Debug)]
 pub struct Running {
     healths: Vec<Health>,
     tasks: JoinSet<()>,
+    vcenters: Arc<dyn vsphere::VCenters>,
 }
 
 impl Running {
@@ -168,9 +174,11 @@ impl Running {
         }
     }
 
-    /// Completes when all controllers have ended, after their token was cancelled.
+    /// Completes when all controllers have ended, after their token was cancelled, and nobody is signed in to a vCenter any more.
     pub async fn ended(mut self) {
         while self.tasks.join_next().await.is_some() {}
+        // A vCenter that does not answer ends the sessions by itself.
+        let _ = tokio::time::timeout(LOGOUT, self.vcenters.close()).await;
     }
 }
 
@@ -184,7 +192,7 @@ pub fn start(context: &Context, selection: &Selection, token: &CancellationToken
         healths.push(started.health);
         tasks.spawn(started.run);
     }
-    Running { healths, tasks }
+    Running { healths, tasks, vcenters: context.vcenters.clone() }
 }
 
 /// Runs the selected controllers until `token` is cancelled.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
-use vsphere_wire::device::{VMXNET3, VirtualDevice, VirtualDeviceConfigSpec};
+use vsphere_wire::device::{DISK, DeviceBacking, VMXNET3, VirtualDevice, VirtualDeviceConfigSpec};
 use vsphere_wire::machine::{
     OptionValue, VirtualMachineCloneSpec, VirtualMachineConfigSpec, VirtualMachineFlagInfo, VirtualMachineRelocateSpec,
 };
@@ -42,10 +42,24 @@ pub struct CloneRequest {
     pub disk_gib: Option<i32>,
     /// Sizes of the template's further disks, in order.
     pub additional_disks_gib: Vec<i32>,
+    /// Disks beside the template's.
+    pub data_disks: Vec<DataDisk>,
+    /// Whether the guest may run virtual machines itself; None: as the template has it.
+    pub is_nested: Option<bool>,
     /// MAC addresses of the network cards; None: of vCenter's choice. One for each network of the placement.
     pub macs: Vec<Option<String>>,
     /// Further settings of the user's.
     pub extra_config: BTreeMap<String, String>,
+}
+
+/// A disk that the clone gets beside the template's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DataDisk {
+    pub gib: i32,
+    /// None: as the datastore has it.
+    pub is_thin: Option<bool>,
+    /// Zeroed before its first use.
+    pub is_eager: bool,
 }
 
 /// What does not fit, although the clone is possible: to be told.
@@ -63,6 +77,7 @@ pub fn clone_spec(request: &CloneRequest, placement: &Placement) -> Result<(Virt
     let (mut changes, remarks) = disk_changes(request, template)?;
     changes.extend(template.devices.iter().filter(|device| device.is_ethernet()).cloned().map(VirtualDeviceConfigSpec::detach));
     changes.extend(nic_changes(request, placement));
+    changes.extend(data_disk_changes(request, template)?);
     let mut extra_config: Vec<OptionValue> =
         request.extra_config.iter().map(|(key, value)| OptionValue::text(key.clone(), value.clone())).collect();
     extra_config.extend(request.marker.iter().flat_map(Marker::options));
@@ -75,6 +90,7 @@ pub fn clone_spec(request: &CloneRequest, placement: &Placement) -> Result<(Virt
         device_changes: changes,
         extra_config,
         is_vapp_config_removed: Some(true),
+        is_nested_virtualization_enabled: request.is_nested,
         ..Default::default()
     };
     let move_type = if request.is_linked { "createNewChildDiskBacking" } else { "moveAllDiskBackingsAndConsolidate" };
@@ -139,6 +155,51 @@ fn disk_changes(request: &CloneRequest, template: &Template) -> Result<(Vec<Virt
         }
     }
     Ok((changes, remarks))
+}
+
+/// Places on the first disk's controller: unit 7 is the controller's own, 15 the last.
+const UNITS: std::ops::RangeInclusive<i32> = 0..=15;
+const RESERVED_UNIT: i32 = 7;
+
+fn data_disk_changes(request: &CloneRequest, template: &Template) -> Result<Vec<VirtualDeviceConfigSpec>, VSphereError> {
+    if request.data_disks.is_empty() {
+        return Ok(Vec::new());
+    }
+    let refused = |reason: String| VSphereError::Refused { reason };
+    let first = template.devices.iter().filter(|device| device.is_disk()).min_by_key(|disk| disk.key);
+    let Some(controller) = first.and_then(|disk| disk.controller_key) else {
+        return Err(refused(format!(
+            "dataDisks cannot be added: template {} has no disk whose controller they could share",
+            template.path
+        )));
+    };
+    let taken: Vec<i32> = template
+        .devices
+        .iter()
+        .filter(|device| device.controller_key == Some(controller))
+        .filter_map(|device| device.unit_number)
+        .collect();
+    let mut free = UNITS.filter(|unit| *unit != RESERVED_UNIT && !taken.contains(unit));
+    let mut changes = Vec::new();
+    for (number, wanted) in (1..).zip(&request.data_disks) {
+        let Some(unit) = free.next() else {
+            return Err(refused(format!("dataDisks: no place is left on the controller of template {}'s first disk", template.path)));
+        };
+        let mut disk = VirtualDevice::new(DISK, -200 - number);
+        disk.backing = Some(DeviceBacking {
+            // The server chooses the file, beside the machine's others.
+            file_name: Some(String::new()),
+            disk_mode: Some("persistent".to_owned()),
+            is_thin_provisioned: wanted.is_thin,
+            is_eagerly_scrubbed: wanted.is_eager.then_some(true),
+            ..DeviceBacking::default()
+        });
+        disk.controller_key = Some(controller);
+        disk.unit_number = Some(unit);
+        disk.capacity_kib = Some(i64::from(wanted.gib).saturating_mul(GIB / 1024));
+        changes.push(VirtualDeviceConfigSpec::create(disk));
+    }
+    Ok(changes)
 }
 
 fn nic_changes(request: &CloneRequest, placement: &Placement) -> Vec<VirtualDeviceConfigSpec> {
@@ -223,8 +284,8 @@ mod tests {
     use super::*;
     use crate::inventory::Network;
     use crate::marker::Owner;
-    use vsphere_wire::device::{DISK, DeviceOperation};
-    use vsphere_wire::{DeviceBacking, ManagedObjectReference};
+    use vsphere_wire::ManagedObjectReference;
+    use vsphere_wire::device::DeviceOperation;
 
     fn template(has_snapshot: bool) -> Template {
         let mut disk = VirtualDevice::new(DISK, 2000);
@@ -266,6 +327,8 @@ mod tests {
             memory_mib: 2048,
             disk_gib: Some(disk_gib),
             additional_disks_gib: vec![5],
+            data_disks: Vec::new(),
+            is_nested: None,
             macs: vec![None],
             extra_config: BTreeMap::new(),
         }
@@ -303,6 +366,30 @@ mod tests {
         assert!(remarks[0].contains("diskGiB 20 has no effect"), "{remarks:?}");
         let error = clone_spec(&request(false, 5), &placement(true)).unwrap_err();
         assert!(error.to_string().contains("would shrink"), "{error}");
+    }
+
+    #[test]
+    fn data_disks_take_the_free_places_of_the_first_disks_controller() {
+        let mut placement = placement(true);
+        let units = [0, 6, 8];
+        for (disk, unit) in (2000..).zip(units) {
+            let mut device = VirtualDevice::new(DISK, disk);
+            device.controller_key = Some(1000);
+            device.unit_number = Some(unit);
+            placement.template.devices.retain(|known| known.key != disk);
+            placement.template.devices.push(device);
+        }
+        let wanted = DataDisk { gib: 20, is_thin: Some(true), is_eager: false };
+        let mut request = CloneRequest { data_disks: vec![wanted; 7], ..request(true, 0) };
+        let places = |request: &CloneRequest| {
+            let changes = clone_spec(request, &placement).unwrap().0.config.unwrap().device_changes;
+            let disks = changes.into_iter().map(|change| change.device).filter(|device| device.key < -200);
+            disks.map(|disk| (disk.controller_key, disk.unit_number.unwrap(), disk.capacity())).collect::<Vec<_>>()
+        };
+        let expected = [1, 2, 3, 4, 5, 9, 10].map(|unit| (Some(1000), unit, Some(20 * GIB)));
+        assert_eq!(places(&request), expected);
+        request.data_disks = vec![wanted; 13];
+        assert!(matches!(clone_spec(&request, &placement), Err(VSphereError::Refused { .. })));
     }
 
     #[test]

@@ -93,6 +93,11 @@ pub fn plan(observed: &Observed) -> Plan {
     }
     match &observed.vm {
         Some(vm) => existing(observed, vm, &mut plan),
+        // It was there: a machine that is gone is replaced with its Machine, never made again.
+        None if observed.object.spec.provider_id.is_some() => {
+            let message = "the VSphereVM of this machine is gone and is not made again: delete the Machine to have it replaced".to_owned();
+            plan.waiting = Some(Waiting { reason: "VSphereVMGone", message });
+        }
         None => match new_vm(observed) {
             Ok(vm) => plan.steps.push(Step::CreateVm(Box::new(vm))),
             Err(waiting) => plan.waiting = Some(waiting),
@@ -282,6 +287,14 @@ mod tests {
         let label = Step::LabelMachine { host: "esx1.lab".to_owned() };
         assert_eq!(plan(&with_vm).steps, [Step::SetProviderId("vsphere://b95b-1".to_owned()), label]);
         assert!(plan(&Observed { is_paused: true, ..with_vm }).steps.is_empty());
+    }
+
+    #[test]
+    fn a_vm_that_is_gone_is_not_made_again() {
+        let mut known = observed();
+        Arc::make_mut(&mut known.object).spec.provider_id = Some("vsphere://u".to_owned());
+        let plan = plan(&known);
+        assert!(plan.steps.is_empty() && plan.waiting.unwrap().message.contains("delete the Machine"));
     }
 
     #[test]

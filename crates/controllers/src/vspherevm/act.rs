@@ -18,7 +18,7 @@ use vsphere::spec::{delivery_spec, detach_spec, marker_spec};
 use vsphere::{ManagedObjectReference, Reaction, VCenter, VSphereError};
 
 use super::network::Claim;
-use super::plan::{Observed, Plan, Step};
+use super::plan::{Observed, Plan, Step, without_effect};
 use super::status;
 use crate::Wiring;
 use crate::edit::{Edit, cluster_name, has_finalizer, owner_of};
@@ -104,8 +104,9 @@ impl Act {
             Step::Clone { placement, request } => {
                 let (task, remarks) = server()?.clone_machine(placement, request).await?;
                 self.record_task(&key, &vm, &task).await?;
-                for remark in remarks {
-                    self.recorder.event(&vm.object_ref(&()), EventType::Warning, "DiskSizeIgnored", remark);
+                let sizes = remarks.into_iter().map(|remark| ("DiskSizeIgnored", remark));
+                for (reason, remark) in sizes.chain(without_effect(&vm).into_iter().map(|remark| ("SettingIgnored", remark))) {
+                    self.recorder.event(&vm.object_ref(&()), EventType::Warning, reason, remark);
                 }
             }
             Step::Adopt { machine } => {

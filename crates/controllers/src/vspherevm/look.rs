@@ -24,8 +24,11 @@ pub fn placement(vm: &VSphereVM) -> PlacementRequest {
     }
 }
 
-/// Looks. `claimed` are the tasks that other VSphereVMs have recorded.
-pub async fn look(vcenters: &dyn VCenters, credentials: &Credentials, vm: &VSphereVM, claimed: &BTreeSet<String>) -> Look {
+/// Tells the tasks that other VSphereVMs have recorded.
+type Claimed<'a> = &'a (dyn Fn() -> BTreeSet<String> + Sync);
+
+/// Looks.
+pub async fn look(vcenters: &dyn VCenters, credentials: &Credentials, vm: &VSphereVM, claimed: Claimed<'_>) -> Look {
     let mut look = Look::default();
     if is_deleting(&vm.metadata) && is_untouched(vm) {
         return look;
@@ -38,7 +41,7 @@ pub async fn look(vcenters: &dyn VCenters, credentials: &Credentials, vm: &VSphe
     look
 }
 
-async fn fill(vcenter: &dyn VCenter, vm: &VSphereVM, claimed: &BTreeSet<String>, look: &mut Look) -> Result<(), VSphereError> {
+async fn fill(vcenter: &dyn VCenter, vm: &VSphereVM, claimed: Claimed<'_>, look: &mut Look) -> Result<(), VSphereError> {
     // While the server is away, its watch tells when it is back.
     if let Link::Down { error, .. } = vcenter.link()
         && error.reaction() == Reaction::Later
@@ -78,6 +81,7 @@ async fn fill(vcenter: &dyn VCenter, vm: &VSphereVM, claimed: &BTreeSet<String>,
     let is_fresh = is_leaving || is_outcome_unknown(vm);
     if let (Some(placement), true) = (look.placement.clone(), is_fresh) {
         let clones = vcenter.clones_of(&placement.template.reference).await?;
+        let claimed = claimed();
         look.clones = clones.into_iter().filter(|task| !claimed.contains(&task.reference.id)).collect();
     }
     let name = vm.metadata.name.as_deref().unwrap_or_default();

@@ -7,6 +7,7 @@ mod look;
 pub mod network;
 pub mod plan;
 pub mod status;
+mod teardown;
 #[cfg(test)]
 mod tests;
 
@@ -148,9 +149,12 @@ impl VSphereVMs {
         let credentials = credentials.ok();
         let is_waiting = !is_deleting(&observed.vm.metadata) && observed.claims.iter().any(|claim| claim.address.is_none());
         if let Some(credentials) = credentials.as_ref().filter(|_| !is_paused && !is_waiting && observed.owner.is_some()) {
-            let others = self.act.store.all().into_iter().filter(|other| other.metadata.uid != observed.vm.metadata.uid);
-            let claimed: BTreeSet<String> = others.filter_map(|other| plan::task_reference(&other)).map(|task| task.id).collect();
-            observed.look = look::look(&*self.act.wiring.vcenters, credentials, &observed.vm, &claimed).await;
+            let claimed = || -> BTreeSet<String> {
+                let others = self.act.store.all().into_iter().filter(|other| other.metadata.uid != observed.vm.metadata.uid);
+                others.filter_map(|other| plan::task_reference(&other)).map(|task| task.id).collect()
+            };
+            let look = look::look(&*self.act.wiring.vcenters, credentials, &observed.vm, &claimed).await;
+            observed.look = look;
         }
         (observed, credentials)
     }

@@ -14,31 +14,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::conditions::{self, Severity};
-use api::infrastructure::{CloneMode, NetworkStatus, PowerOffMode, VSphereVM};
+use api::infrastructure::{CloneMode, NetworkStatus, ProvisioningMode, VSphereVM};
 use api::ipam::IPAddressClaim;
 use api::names::finalizers;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use runtime::defects::{Defect, Defects};
-use vsphere::spec::{CloneRequest, Delivery, check_size, clone_spec, is_delivered};
+use vsphere::spec::{CloneRequest, DataDisk, Delivery, check_size, clone_spec, is_delivered};
 use vsphere::{
     ManagedObjectReference, Marker, Owner, Placement, Reaction, Seen, Task, TaskState, VSphereError, VirtualDevice, VirtualMachine,
     VirtualMachinePowerState, is_ours,
 };
 
 use super::network::{self, Claim};
+use super::teardown;
 use crate::edit::{has_finalizer, is_deleting};
 
 /// The condition that tells how far the machine is, in the words of both generations.
 pub const PROVISIONED: &str = "VirtualMachineProvisioned";
 pub const LEGACY_PROVISIONED: &str = "VMProvisioned";
 
-/// How long a trySoft power-off waits for the guest, unless the machine says otherwise.
-const SOFT_TIMEOUT: Duration = Duration::from_secs(300);
+/// Upstream's condition and word for a guest that was asked to shut down.
+pub const SOFT_POWER_OFF: &str = "GuestSoftPowerOffSucceeded";
+pub const SOFT_IN_PROGRESS: &str = "GuestSoftPowerOffInProgress";
+
 /// How long after a failed task the next attempt comes, at least.
-const TASK_RETRY: Duration = Duration::from_secs(60);
+pub(super) const TASK_RETRY: Duration = Duration::from_secs(60);
 /// How often an outcome that nothing tells of is looked up.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// The default of memoryMiB, and the least of numCPUs.
 const MEMORY_MIB: i64 = 2048;
 const CPUS: i32 = 2;
@@ -224,11 +227,11 @@ pub struct Plan {
 }
 
 impl Plan {
-    fn waits(&mut self, reason: &'static str, message: impl Into<String>) {
+    pub(super) fn waits(&mut self, reason: &'static str, message: impl Into<String>) {
         self.stand = Stand::Not { reason, severity: Severity::Info, message: message.into() };
     }
 
-    fn warns(&mut self, reason: &'static str, message: impl Into<String>) {
+    pub(super) fn warns(&mut self, reason: &'static str, message: impl Into<String>) {
         self.stand = Stand::Not { reason, severity: Severity::Warning, message: message.into() };
     }
 }
@@ -249,7 +252,7 @@ pub fn plan(observed: &Observed) -> Plan {
     }
     if is_deleting(&observed.vm.metadata) {
         if has_finalizer(&observed.vm.metadata, finalizers::VSPHERE_VM) {
-            deleting(observed, &mut plan);
+            teardown::deleting(observed, &mut plan);
         }
         return plan;
     }
@@ -286,7 +289,7 @@ pub fn instance_uuid(vm: &VSphereVM) -> String {
     vm.metadata.uid.clone().unwrap_or_default().to_ascii_lowercase()
 }
 
-fn name(vm: &VSphereVM) -> &str {
+pub(super) fn name(vm: &VSphereVM) -> &str {
     vm.metadata.name.as_deref().unwrap_or_default()
 }
 
@@ -368,7 +371,7 @@ fn told(claim: &Claim) -> String {
 }
 
 /// Whether vCenter's error stops the pass.
-fn server_error(observed: &Observed, plan: &mut Plan) -> bool {
+pub(super) fn server_error(observed: &Observed, plan: &mut Plan) -> bool {
     let Some(error) = &observed.look.error else { return false };
     plan.server_error = Some(error.clone());
     plan.again = error.reaction().delay();
@@ -383,7 +386,7 @@ fn server_error(observed: &Observed, plan: &mut Plan) -> bool {
 }
 
 /// Sees to the task. Whether the pass ends here.
-fn task(observed: &Observed, plan: &mut Plan) -> bool {
+pub(super) fn task(observed: &Observed, plan: &mut Plan) -> bool {
     let vm = &observed.vm;
     let (Some(reference), Some(look)) = (task_reference(vm), &observed.look.task) else { return false };
     let has_machine = vm_reference(vm).is_some();
@@ -445,7 +448,7 @@ fn task(observed: &Observed, plan: &mut Plan) -> bool {
 }
 
 /// Whether a failed task is to rest for some time yet.
-fn pause(observed: &Observed, plan: &mut Plan) -> bool {
+pub(super) fn pause(observed: &Observed, plan: &mut Plan) -> bool {
     let until = observed.vm.status.as_ref().and_then(|status| status.retry_after.as_ref()).map(|time| time.0);
     let left = until.and_then(|until| Duration::try_from(until.duration_since(observed.now)).ok()).filter(|left| !left.is_zero());
     plan.again = left;
@@ -588,7 +591,7 @@ fn absent(observed: &Observed, plan: &mut Plan) {
 }
 
 /// By its marker; or, when vCenter gave it another instance UUID than the one asked for, by the clone task that made it.
-fn is_provably_ours(observed: &Observed, candidate: &VirtualMachine, owner: &Owner) -> bool {
+pub(super) fn is_provably_ours(observed: &Observed, candidate: &VirtualMachine, owner: &Owner) -> bool {
     if is_ours(&candidate.extra_config, &candidate.instance_uuid, owner) {
         return true;
     }
@@ -613,171 +616,33 @@ fn request(observed: &Observed, owner: &Owner, is_afresh: bool) -> CloneRequest 
         memory_mib: spec.memory_mib.filter(|memory| *memory > 0).unwrap_or(MEMORY_MIB),
         disk_gib: spec.disk_gib,
         additional_disks_gib: spec.additional_disks_gib.clone(),
+        data_disks: spec.data_disks.iter().map(data_disk).collect(),
+        is_nested: spec.nested_hv,
         macs: spec.network.devices.iter().map(|card| card.mac_addr.clone().filter(|mac| !mac.is_empty())).collect(),
         extra_config: spec.custom_vmx_keys.clone(),
     }
 }
 
-/// Everything of the machine is gone: lets addresses and object go.
-fn release(observed: &Observed, plan: &mut Plan) {
-    let held = observed
-        .owned_claims
-        .iter()
-        .filter(|claim| has_finalizer(&claim.metadata, finalizers::IP_CLAIM_PROTECTION) || !is_deleting(&claim.metadata));
-    plan.steps.extend(held.map(|claim| Step::ReleaseClaim(claim.metadata.clone())));
-    plan.steps.push(Step::RemoveFinalizer);
-}
-
-fn deleting(observed: &Observed, plan: &mut Plan) {
-    let vm = &observed.vm;
-    if is_untouched(vm) || observed.defects.has(Defect::ForgetVm) {
-        return release(observed, plan);
-    }
-    if let Some(message) = &observed.identity_error {
-        plan.warns("Deleting", format!("{} cannot be removed from vCenter: {message}", name(vm)));
-        return;
-    }
-    let Some(owner) = &observed.owner else {
-        plan.warns("Deleting", "whose machine this is cannot be told any more: its VSphereMachine or Cluster is gone; put them back, or remove the virtual machine by hand and then the finalizer");
-        return;
-    };
-    if observed.look.error.is_some() {
-        server_error(observed, plan);
-        if let Some(error) = observed.look.error.as_ref().filter(|error| !error.is_about_server()) {
-            plan.warns("Deleting", error.to_string());
-        }
-        return;
-    }
-    if let (Some(reference), Some(TaskLook::Known(running))) = (task_reference(vm), &observed.look.task)
-        && !running.is_over()
-    {
-        if running.what == "VirtualMachine.clone" && !running.is_cancelled {
-            plan.steps.push(Step::Cancel { task: reference.clone() });
-        }
-        plan.waits("Deleting", format!("waiting for {} ({}) to end", running.what, reference.id));
-        return;
-    }
-    if task(observed, plan) {
-        return;
-    }
-    // A clone that failed needs no rest before it is cleaned up; a failed destruction does.
-    if vm_reference(vm).is_some() && pause(observed, plan) {
-        return;
-    }
-    match &observed.look.machine {
-        MachineLook::Gone => release(observed, plan),
-        MachineLook::Read(machine) => take_down(observed, machine, owner, plan),
-        MachineLook::Seen(_) => {}
-        MachineLook::Unknown => {
-            let candidates = observed.look.candidates.as_deref().unwrap_or_default();
-            let is_named = |candidate: &&VirtualMachine| observed.defects.has(Defect::DestroyByName) && candidate.name == name(vm);
-            if observed.look.clones.iter().any(|task| !task.is_over()) {
-                plan.waits("Deleting", "waiting for a running clone whose outcome is not known yet");
-                plan.again = Some(LOOK_AGAIN);
-            } else if let Some(ours) =
-                candidates.iter().find(|candidate| is_provably_ours(observed, candidate, owner) || is_named(candidate))
-            {
-                plan.steps.push(Step::Adopt { machine: ours.reference.clone() });
-            } else {
-                release(observed, plan);
-            }
-        }
+fn data_disk(disk: &api::infrastructure::DataDisk) -> DataDisk {
+    DataDisk {
+        gib: disk.size_gib,
+        is_thin: disk.provisioning_mode.map(|mode| mode == ProvisioningMode::Thin),
+        is_eager: disk.provisioning_mode == Some(ProvisioningMode::EagerlyZeroed),
     }
 }
 
-fn take_down(observed: &Observed, machine: &VirtualMachine, owner: &Owner, plan: &mut Plan) {
-    let vm = &observed.vm;
-    let reference = machine.reference.clone();
-    let is_checked = observed.defects.has(Defect::DestroyByName) || is_ours(&machine.extra_config, &machine.instance_uuid, owner);
-    if !is_checked {
-        let marker = Marker::read(&machine.extra_config);
-        if marker.is_some_and(|marker| marker.owner == *owner && marker.is_valid_for(&instance_uuid(vm))) {
-            // Our clone, under another UUID than asked for; it went before its marker was written anew.
-            plan.steps.push(Step::RewriteMarker { machine: reference, marker: Marker::new(owner.clone(), &machine.instance_uuid) });
-            plan.waits("Deleting", format!("writing the ownership marker of {}", machine.reference.id));
-            return;
-        }
-        let message = format!(
-            "virtual machine {} ({}) carries no valid ownership marker of this Machine: it is left alone; remove it by hand in vCenter if it may go",
-            machine.name, machine.reference.id
-        );
-        plan.warns("Deleting", message);
-        plan.again = Some(TASK_RETRY);
-        return;
-    }
-    if machine.is_out_of_reach() {
-        plan.warns(
-            "Deleting",
-            format!(
-                "virtual machine {} is {} in vCenter: it can be removed when its host or datastore is back",
-                machine.name, machine.connection
-            ),
-        );
-        plan.again = Some(TASK_RETRY);
-        return;
-    }
-    if machine.power == VirtualMachinePowerState::PoweredOn {
-        return switch_off(observed, machine, plan);
-    }
-    let foreign = machine.foreign_disks();
-    if !foreign.is_empty() && !observed.defects.has(Defect::DestroyByName) {
-        let files: Vec<&str> = foreign.iter().filter_map(VirtualDevice::file_name).collect();
-        plan.waits("Deleting", format!("detaching disks that were not made with {}: {}", machine.name, files.join(", ")));
-        plan.steps.push(Step::Detach { machine: reference, disks: foreign });
-        return;
-    }
-    plan.waits("Deleting", format!("destroying {} ({})", machine.name, machine.reference.id));
-    plan.steps.push(Step::Destroy { machine: reference });
-}
-
-/// When the guest was asked to shut down: when the condition that tells so came about.
-fn asked_since(vm: &VSphereVM) -> Option<Timestamp> {
-    let condition = conditions::get_legacy(&vm.status.as_ref()?.deprecated.v1beta1.conditions, SOFT_POWER_OFF)?;
-    (condition.reason.as_deref() == Some(SOFT_IN_PROGRESS)).then_some(condition.last_transition_time.0)
-}
-
-/// Upstream's condition and word for a guest that was asked to shut down.
-pub const SOFT_POWER_OFF: &str = "GuestSoftPowerOffSucceeded";
-pub const SOFT_IN_PROGRESS: &str = "GuestSoftPowerOffInProgress";
-
-fn switch_off(observed: &Observed, machine: &VirtualMachine, plan: &mut Plan) {
-    let vm = &observed.vm;
-    let reference = machine.reference.clone();
-    let mode = vm.spec.power_off_mode.unwrap_or_default();
-    let timeout = vm.spec.guest_soft_power_off_timeout_seconds.and_then(|seconds| u64::try_from(seconds).ok());
-    let limit = timeout.map_or(SOFT_TIMEOUT, Duration::from_secs);
-    let has_tools = machine.guest.host_name.is_some();
-    let left = asked_since(vm).map(|since| {
-        let passed = Duration::try_from(observed.now.duration_since(since)).unwrap_or_default();
-        limit.saturating_sub(passed)
-    });
-    match (mode, left) {
-        (PowerOffMode::Hard, _) | (PowerOffMode::TrySoft, Some(Duration::ZERO)) => {
-            plan.waits("Deleting", format!("powering off {} ({})", machine.name, machine.reference.id));
-            plan.steps.push(Step::PowerOff { machine: reference });
-        }
-        (PowerOffMode::TrySoft, None) if !has_tools => {
-            plan.waits(
-                "Deleting",
-                format!("powering off {} ({}): it has no VMware tools to be asked by", machine.name, machine.reference.id),
-            );
-            plan.steps.push(Step::PowerOff { machine: reference });
-        }
-        (PowerOffMode::Soft, None) if !has_tools => {
-            let message = format!(
-                "{} cannot be shut down softly: no VMware tools run in it; set powerOffMode to hard or trySoft, or switch it off by hand",
-                machine.name
-            );
-            plan.warns("Deleting", message);
-        }
-        (_, None) => {
-            plan.waits(SOFT_IN_PROGRESS, format!("asking {} to shut down", machine.name));
-            plan.steps.push(Step::ShutDownGuest { machine: reference });
-            plan.again = (mode == PowerOffMode::TrySoft).then_some(limit);
-        }
-        (mode, Some(left)) => {
-            plan.waits(SOFT_IN_PROGRESS, format!("waiting for {} to shut down", machine.name));
-            plan.again = (mode == PowerOffMode::TrySoft).then_some(left);
-        }
-    }
+/// The settings of a machine that are kept but have no effect yet: each is told, none is passed over in silence.
+pub fn without_effect(vm: &VSphereVM) -> Vec<String> {
+    let spec = &vm.spec.clone;
+    let settings = [
+        ("storagePolicyName", spec.storage_policy_name.as_ref().is_some_and(|name| !name.is_empty())),
+        ("tagIDs", !spec.tag_ids.is_empty()),
+        ("pciDevices", !spec.pci_devices.is_empty()),
+        ("hardwareVersion", spec.hardware_version.is_some()),
+        ("resources", spec.resources != api::infrastructure::ResourceAllocation::default()),
+        ("cryptoProfile", spec.crypto_profile.is_some() || spec.crypto_key_id.is_some()),
+        ("migrateEncryption", spec.migrate_encryption.is_some()),
+        ("ftEncryptionMode", spec.ft_encryption_mode.is_some()),
+    ];
+    settings.iter().filter(|(_, is_set)| *is_set).map(|(name, _)| format!("{name} has no effect: it is not carried out yet")).collect()
 }

@@ -152,6 +152,27 @@ async fn an_outage_is_told_and_passes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn data_disks_are_made_with_the_machine_and_go_with_it() {
+    let spec = json!({"dataDisks": [{"name": "data", "sizeGiB": 20, "provisioningMode": "Thin"}]});
+    let world = World::start(&Setup { spec, ..Setup::default() }).await;
+    world.provisioned().await;
+    let sizes: Vec<u64> = world.machines()["m"].disks.iter().map(|disk| disk.capacity >> 30).collect();
+    assert_eq!(sizes, [10, 20]);
+    world.delete().await;
+    world.gone().await;
+    assert_eq!(world.done().iter().filter(|effect| **effect == "reconfigure").count(), 1, "no disk was taken for a foreign one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_stays_signed_in() {
+    let mut world = World::start(&Setup::default()).await;
+    world.provisioned().await;
+    assert_eq!(world.simulator.vcenter().sessions(), 1);
+    world.end().await;
+    assert_eq!(world.simulator.vcenter().sessions(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_soft_power_off_asks_the_guest_first() {
     let spec = json!({"powerOffMode": "trySoft", "guestSoftPowerOffTimeoutSeconds": 60});
     let world = World::start(&Setup { spec, ..Setup::default() }).await;

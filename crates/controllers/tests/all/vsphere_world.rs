@@ -298,6 +298,14 @@ impl World {
         self.run().await;
     }
 
+    /// Ends the controllers as a process does that is asked to.
+    pub async fn end(&mut self) {
+        if let Some((running, token)) = self.running.take() {
+            token.cancel();
+            running.ended().await;
+        }
+    }
+
     pub fn client(&self) -> kube::Client {
         self.server.client(&User::admin("test"))
     }

@@ -107,6 +107,8 @@ pub fn request(name: &str, number: u32) -> CloneRequest {
         memory_mib: 4096,
         disk_gib: Some(10),
         additional_disks_gib: vec![10],
+        data_disks: Vec::new(),
+        is_nested: None,
         macs: vec![None],
         extra_config: BTreeMap::new(),
     }
