@@ -3,7 +3,7 @@
 //! A [`CrdSet`] is read, and its schemas compiled, once; any number of servers share it. Definitions are ordinary objects besides: users
 //! read, label, change and delete them, and apply others. A stored definition whose text is that of the set is not compiled again.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use apimachinery::schema::Schema;
 use apimachinery::table::Columns;
@@ -14,7 +14,7 @@ use thiserror::Error;
 use crate::object::{Content, ObjectKey, ResourceId};
 use crate::options::OpenError;
 use crate::registry::{Origin, Resource, ScalePaths, Version, priority};
-use crate::server::Inner;
+use crate::server::{Inner, lock};
 
 /// The finalizer that keeps a definition until its objects are gone.
 pub const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
@@ -34,13 +34,15 @@ pub struct CrdSet(Arc<Set>);
 
 #[derive(Debug, Default)]
 struct Set {
-    manifests: Vec<Value>,
+    /// Taken when they are read: values are bulky, and their text is what is kept.
+    manifests: Mutex<Vec<Value>>,
     prepared: OnceLock<Result<Vec<Prepared>, DefinitionError>>,
 }
 
 /// A definition that is read.
 #[derive(Clone, Debug)]
 pub struct Prepared {
+    /// Without what the text and the resource say of its versions.
     pub manifest: Value,
     /// The specification as text, as a stored object carries it.
     pub text: Arc<str>,
@@ -49,7 +51,7 @@ pub struct Prepared {
 
 impl From<Vec<Value>> for CrdSet {
     fn from(manifests: Vec<Value>) -> Self {
-        Self(Arc::new(Set { manifests, prepared: OnceLock::new() }))
+        Self(Arc::new(Set { manifests: Mutex::new(manifests), prepared: OnceLock::new() }))
     }
 }
 
@@ -59,19 +61,22 @@ impl CrdSet {
     /// # Errors
     /// When one is not usable.
     pub fn prepared(&self) -> Result<&[Prepared], DefinitionError> {
-        let prepared = self.0.prepared.get_or_init(|| self.0.manifests.iter().map(prepare).collect());
+        let prepared = self.0.prepared.get_or_init(|| std::mem::take(&mut *lock(&self.0.manifests)).into_iter().map(prepare).collect());
         prepared.as_deref().map_err(Clone::clone)
     }
 }
 
-fn prepare(manifest: &Value) -> Result<Prepared, DefinitionError> {
-    let mut manifest = manifest.clone();
+fn prepare(mut manifest: Value) -> Result<Prepared, DefinitionError> {
     default(&mut manifest);
     let resource = resource(&manifest).map_err(|errors| DefinitionError {
         name: meta::name(&manifest).to_owned(),
         reason: errors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
     })?;
     let text = manifest.get("spec").map(ToString::to_string).unwrap_or_default().into();
+    let versions = manifest.pointer_mut("/spec/versions").and_then(Value::as_array_mut);
+    for version in versions.into_iter().flatten().filter_map(Value::as_object_mut) {
+        version.retain(|field, _| field == "name" || field == "storage");
+    }
     Ok(Prepared { manifest, text, resource: Arc::new(resource) })
 }
 
@@ -170,9 +175,9 @@ fn read_version(group: &str, version: &Value) -> Result<Version, (&'static str, 
     if name.is_empty() {
         return Err(("name", "must be given".to_owned()));
     }
-    let openapi = meta::at(version, &["schema", "openAPIV3Schema"]).cloned();
+    let openapi = meta::at(version, &["schema", "openAPIV3Schema"]);
     let Some(openapi) = openapi else { return Err(("schema.openAPIV3Schema", "schemas are required".to_owned())) };
-    let schema = Schema::from_openapi(&openapi).map_err(|error| ("schema.openAPIV3Schema", error.to_string()))?;
+    let schema = Schema::from_openapi(openapi).map_err(|error| ("schema.openAPIV3Schema", error.to_string()))?;
     for rule in schema.unread_rules() {
         tracing::warn!(group, version = name, rule, "a rule of a definition is not understood and so not asked");
     }
@@ -195,7 +200,7 @@ fn read_version(group: &str, version: &Value) -> Result<Version, (&'static str, 
         is_served: version.get("served") == Some(&Value::Bool(true)),
         warning,
         schema: Some(Arc::new(schema)),
-        openapi: Some(Arc::new(openapi)),
+        openapi: Some(openapi.to_string().into()),
         schema_digest: OnceLock::new(),
         columns,
         has_status: meta::at(version, &["subresources", "status"]).is_some(),

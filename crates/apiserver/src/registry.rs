@@ -10,7 +10,6 @@ use std::sync::{Arc, OnceLock};
 use apimachinery::schema::Schema;
 use apimachinery::table::Columns;
 use apimachinery::{GroupKind, GroupResource, GroupVersionKind, gvk};
-use serde_json::Value;
 
 use crate::builtin::{self, Builtin, Builtins};
 use crate::object::ResourceId;
@@ -34,8 +33,8 @@ pub struct Version {
     pub warning: Option<String>,
     /// Absent: anything goes.
     pub schema: Option<Arc<Schema>>,
-    /// The schema as it was written, for OpenAPI.
-    pub openapi: Option<Arc<Value>>,
+    /// The schema as it was written, for OpenAPI: text, since it is seldom asked for and a value takes many times the memory.
+    pub openapi: Option<Arc<str>>,
     /// The digest of `openapi`, once it was asked for.
     pub schema_digest: OnceLock<String>,
     pub columns: Columns,

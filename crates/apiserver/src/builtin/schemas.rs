@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use apimachinery::schema::Schema;
 use serde_json::{Value, json};
 
-type Compiled = (Option<Arc<Schema>>, Option<Arc<Value>>);
+type Compiled = (Option<Arc<Schema>>, Option<Arc<str>>);
 
 /// The compiled schemas. Constants that every server of the process shares; compiled when first asked for.
 static SCHEMAS: LazyLock<Vec<(&'static str, &'static str, Compiled)>> = LazyLock::new(|| {
@@ -20,7 +20,7 @@ static SCHEMAS: LazyLock<Vec<(&'static str, &'static str, Compiled)>> = LazyLock
             }
             let openapi = json!({"type": "object", "properties": properties});
             let schema = Schema::from_openapi(&openapi).ok().map(Arc::new);
-            (group, kind, (schema, Some(Arc::new(openapi))))
+            (group, kind, (schema, Some(openapi.to_string().into())))
         })
         .collect()
 });

@@ -170,7 +170,8 @@ pub(super) fn of_kind(kind: &Kind<'_>, schemas: &mut Map<String, Value>) {
     let resource = kind.resource;
     let (group, version) = (&*resource.group, &*kind.served.name);
     let mut schema = match &kind.served.openapi {
-        Some(written) => (**written).clone(),
+        // What was written was read once already.
+        Some(written) => serde_json::from_str(written).unwrap_or_default(),
         None => json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}),
     };
     complete(&mut schema);
