@@ -150,6 +150,7 @@ pub fn resource(manifest: &Value) -> Result<Resource, Vec<FieldError>> {
     }
     versions.sort_by_key(|(version, _)| std::cmp::Reverse(priority(&version.name)));
     let storage = versions.iter().position(|(_, is_storage)| *is_storage).unwrap_or(0);
+    warn_of_deprecated(kind, &mut versions);
     let or = |path: &[&str], fallback: String| {
         let given = text(manifest, path);
         if given.is_empty() { fallback } else { given.to_owned() }
@@ -168,6 +169,20 @@ pub fn resource(manifest: &Value) -> Result<Resource, Vec<FieldError>> {
         id: ResourceId::new(group, plural),
         origin: Origin::Custom,
     })
+}
+
+/// Words for deprecated versions that bring none of their own: they name the best version that is to be used instead. `versions` are
+/// ordered, the best one first.
+fn warn_of_deprecated(kind: &str, versions: &mut [(Version, bool)]) {
+    let best = versions.iter().find(|(version, _)| version.is_served && version.warning.is_none());
+    let best = best.map(|(version, _)| (priority(&version.name), version.api_version.clone()));
+    for (version, _) in versions {
+        if version.warning.as_deref() == Some("") {
+            let instead = best.as_ref().filter(|(rank, _)| *rank > priority(&version.name));
+            let instead = instead.map(|(_, api_version)| format!("; use {api_version} {kind}")).unwrap_or_default();
+            version.warning = Some(format!("{} {kind} is deprecated{instead}", version.api_version));
+        }
+    }
 }
 
 fn read_version(group: &str, version: &Value) -> Result<Version, (&'static str, String)> {
@@ -190,10 +205,8 @@ fn read_version(group: &str, version: &Value) -> Result<Version, (&'static str, 
     });
     let api_version = gvk::api_version(group, name);
     let is_deprecated = version.get("deprecated") == Some(&Value::Bool(true));
-    let warning = is_deprecated.then(|| {
-        let given = text(version, &["deprecationWarning"]);
-        if given.is_empty() { format!("{api_version} is deprecated") } else { given.to_owned() }
-    });
+    // Empty until the better versions are known.
+    let warning = is_deprecated.then(|| text(version, &["deprecationWarning"]).to_owned());
     Ok(Version {
         name: name.into(),
         api_version,
@@ -319,4 +332,27 @@ async fn store_definition(inner: &Arc<Inner>, prepared: &Prepared) -> Result<(),
     let content = Content { object, specification: Some(prepared.text.clone()) };
     inner.commit(&key, old.map(|entry| entry.revision), Some(content)).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deprecated_version_names_the_one_to_use() {
+        let version = |name: &str, storage: bool, deprecated: bool| {
+            json!({"name": name, "served": true, "storage": storage, "deprecated": deprecated,
+                   "schema": {"openAPIV3Schema": {"type": "object"}}})
+        };
+        let definition = |versions: Vec<Value>| {
+            let manifest = json!({"metadata": {"name": "pools.ipam.io"}, "spec": {"group": "ipam.io", "scope": "Namespaced",
+                "names": {"plural": "pools", "kind": "Pool"}, "versions": versions}});
+            let versions = resource(&manifest).unwrap().versions;
+            versions.iter().map(|version| version.warning.clone().unwrap_or_default()).collect::<Vec<_>>()
+        };
+        let warnings =
+            definition(vec![version("v1alpha1", false, true), version("v1alpha2", true, false), version("v1beta1", false, true)]);
+        let words = ["ipam.io/v1beta1 Pool is deprecated", "", "ipam.io/v1alpha1 Pool is deprecated; use ipam.io/v1alpha2 Pool"];
+        assert_eq!(warnings, words);
+    }
 }
