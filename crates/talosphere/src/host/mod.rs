@@ -7,7 +7,7 @@ pub mod session;
 pub mod wiring;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use apiserver::{ApiServer, CrdSet, Options, RedbJournal, User};
 use controllers::{Running, Selection};
@@ -41,6 +41,9 @@ pub enum Work {
     Controllers(Selection),
 }
 
+/// The definitions of the product's kinds, read once: every server of the process shares what they compile to.
+static DEFINITIONS: LazyLock<CrdSet> = LazyLock::new(|| CrdSet::from(api::crds()));
+
 /// Opens the API server over a journal, with the product's kinds.
 ///
 /// # Errors
@@ -51,7 +54,7 @@ pub async fn open_server(journal: Box<dyn apiserver::Journal>, seams: &Seams) ->
     };
     let webhooks = Arc::new(api::Webhooks::default());
     let options = Options {
-        crds: CrdSet::from(api::crds()),
+        crds: DEFINITIONS.clone(),
         admission: webhooks.clone(),
         conversion: webhooks,
         defects: seams.defects.clone(),
