@@ -9,6 +9,7 @@ mod core_world;
 mod lab;
 mod talos;
 mod vsphere_lifecycle;
+mod vsphere_objects;
 mod vsphere_refusals;
 mod vsphere_steps;
 mod vsphere_world;
