@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 //! Controllers between a real API server and a simulated world, or stand-ins for its parts, in memory, on paused time.
 
+mod core_accessor;
 mod core_life;
 mod core_losses;
 mod core_providers;
