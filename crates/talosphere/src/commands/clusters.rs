@@ -121,7 +121,8 @@ pub async fn machines(api: &Api, namespace: &str, cluster: &str) -> Result<Vec<M
             }
         })
         .collect();
-    machines.sort_by_key(|machine| (!machine.is_control_plane, machine.name.clone()));
+    let numeric = |machine: &Machine| machine.address.as_deref().and_then(|address| address.parse::<std::net::IpAddr>().ok());
+    machines.sort_by_key(|machine| (!machine.is_control_plane, numeric(machine), machine.name.clone()));
     Ok(machines)
 }
 

@@ -81,8 +81,11 @@ async fn delete(args: &Delete, timeout: Duration, session: &mut Session, seams: 
     Ok(())
 }
 
-/// Counts what is left of a deleted cluster: generated Secrets, claims, addresses; VMs by a look in vCenter.
-async fn prove(args: &Delete, look: Option<preflight::Look>, session: &Session, namespace: &str, seams: &Seams) -> Result<(), Problem> {
+/// For how long objects that go with a Cluster may outlive it.
+const COLLECTION: Duration = Duration::from_secs(15);
+
+/// Objects that are labelled as the cluster's: generated Secrets, claims, addresses.
+async fn listed(args: &Delete, session: &Session, namespace: &str) -> Result<Vec<String>, Problem> {
     let mut left = Vec::new();
     let label = format!("?labelSelector=cluster.x-k8s.io%2Fcluster-name%3D{}", args.name);
     for (prefix, plural) in [
@@ -95,6 +98,18 @@ async fn prove(args: &Delete, look: Option<preflight::Look>, session: &Session, 
         for item in list.get("items").and_then(Value::as_array).into_iter().flatten() {
             left.push(format!("{plural} {}", item.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default()));
         }
+    }
+    Ok(left)
+}
+
+/// Counts what is left of a deleted cluster: generated Secrets, claims, addresses; VMs by a look in vCenter.
+async fn prove(args: &Delete, look: Option<preflight::Look>, session: &Session, namespace: &str, seams: &Seams) -> Result<(), Problem> {
+    // What goes with the Cluster is collected after it; a moment is given to that.
+    let limit = seams.clock.instant() + COLLECTION;
+    let mut left = listed(args, session, namespace).await?;
+    while !left.is_empty() && seams.clock.instant() < limit {
+        seams.clock.sleep(Duration::from_millis(100)).await;
+        left = listed(args, session, namespace).await?;
     }
     let looked = match look {
         Some(look) => {

@@ -74,19 +74,21 @@ impl Order {
         name.filter(|_| kind == Some("Secret"))
     }
 
-    /// What `--workload` becomes: a Secret with the objects, and the ClusterResourceSet that applies them to the labelled Cluster.
-    fn resource_set(&self, cluster: &str) -> Result<Vec<Manifest>, Problem> {
+    /// What `--workload` becomes: a Secret with the objects, and the ClusterResourceSet that applies them to the labelled Cluster. Both go
+    /// with the Cluster.
+    fn resource_set(&self, cluster: &str, uid: &str) -> Result<Vec<Manifest>, Problem> {
         let text =
             yaml::write_all(self.workload.iter().map(|manifest| &manifest.object)).map_err(|error| Problem::new(Code::Internal, error))?;
         let name = format!("{cluster}-workload");
         let labels = json!({"cluster.x-k8s.io/cluster-name": cluster});
+        let owners = json!([{"apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "Cluster", "name": cluster, "uid": uid}]);
         let secret = json!({
             "apiVersion": "v1", "kind": "Secret", "type": "addons.cluster.x-k8s.io/resource-set",
-            "metadata": {"name": name, "labels": labels}, "stringData": {"objects.yaml": text},
+            "metadata": {"name": name, "labels": labels, "ownerReferences": owners}, "stringData": {"objects.yaml": text},
         });
         let set = json!({
             "apiVersion": "addons.cluster.x-k8s.io/v1beta2", "kind": "ClusterResourceSet",
-            "metadata": {"name": name, "labels": labels},
+            "metadata": {"name": name, "labels": labels, "ownerReferences": owners},
             "spec": {
                 "clusterSelector": {"matchLabels": {WORKLOAD_LABEL: cluster}},
                 "resources": [{"kind": "Secret", "name": name}],
@@ -222,10 +224,12 @@ async fn apply(api: &Api, order: &Order, seams: &Seams) -> Result<(), Problem> {
         tell(api.apply(manifest, &order.namespace).await?);
     }
     if let (false, Some(cluster)) = (order.workload.is_empty(), order.clusters.first()) {
-        for manifest in order.resource_set(cluster)? {
+        let path = format!("/apis/cluster.x-k8s.io/v1beta2/namespaces/{}/clusters/{cluster}", order.namespace);
+        let uid = api.get(&path).await.map_err(|error| unreachable(&error))?;
+        let uid = uid.as_ref().and_then(|cluster| cluster.pointer("/metadata/uid")).and_then(Value::as_str).unwrap_or_default();
+        for manifest in order.resource_set(cluster, uid)? {
             tell(api.apply(&manifest, &order.namespace).await?);
         }
-        let path = format!("/apis/cluster.x-k8s.io/v1beta2/namespaces/{}/clusters/{cluster}", order.namespace);
         let label = json!({"metadata": {"labels": {WORKLOAD_LABEL: cluster}}});
         api.send(http::Method::PATCH, &path, Some("application/merge-patch+json"), Some(&label))
             .await

@@ -100,6 +100,12 @@ fn normalize_word(word: &str) -> String {
     if word.len() == 8 && word.bytes().enumerate().all(|(i, b)| if i == 2 || i == 5 { b == b':' } else { b.is_ascii_digit() }) {
         return "TIME".to_owned();
     }
+    if word.len() == 10 && word.bytes().enumerate().all(|(i, b)| if i == 4 || i == 7 { b == b'-' } else { b.is_ascii_digit() }) {
+        return "DATE".to_owned();
+    }
+    if word.starts_with('[') && word.ends_with("Z]") {
+        return "[TIME]".to_owned();
+    }
     if word.len() == 16 && word.bytes().all(|b| b.is_ascii_hexdigit()) {
         return "ID".to_owned();
     }
@@ -118,6 +124,11 @@ fn normalize_word(word: &str) -> String {
             })
             .collect();
         let named = named.join("-");
+        // Which machine gets which address differs.
+        let named = match named.split_once("10.20.0.") {
+            Some((before, after)) => format!("{before}10.20.0.N{}", after.trim_start_matches(|c: char| c.is_ascii_digit())),
+            None => named,
+        };
         parts.push(match named.split_once("127.0.0.1:") {
             Some((before, after)) => format!("{before}127.0.0.1:PORT{}", after.trim_start_matches(|c: char| c.is_ascii_digit())),
             None => named,
@@ -135,7 +146,9 @@ fn what_differs_between_runs_is_made_equal() {
         ("2m3s", "AGE"),
         ("12:03:44", "TIME"),
         ("https://127.0.0.1:40123/sdk", "https://127.0.0.1:PORT/sdk"),
-        ("10.20.0.11", "10.20.0.11"),
+        ("https://10.20.0.11:2380", "https://10.20.0.N:2380"),
+        ("2026-11-24", "DATE"),
+        ("[2026-11-24T07:58:57.908Z]", "[TIME]"),
         ("0a1b2c3d4e5f6071", "ID"),
         ("control-plane", "control-plane"),
     ] {
