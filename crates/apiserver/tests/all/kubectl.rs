@@ -19,12 +19,14 @@ use crate::support::definitions;
 struct Kubectl {
     home: tempfile::TempDir,
     path: String,
+    /// Features that are not on by default.
+    features: Vec<&'static str>,
 }
 
 impl Kubectl {
     async fn run(&self, arguments: &str, input: &str) -> (bool, String) {
         let home = self.home.path().to_owned();
-        let (path, input) = (self.path.clone(), input.to_owned());
+        let (path, input, features) = (self.path.clone(), input.to_owned(), self.features.clone());
         let arguments: Vec<String> = arguments.split_whitespace().map(str::to_owned).collect();
         let run = move || {
             let mut child = Command::new("kubectl")
@@ -34,6 +36,7 @@ impl Kubectl {
                 .env("PATH", path)
                 .env("HOME", &home)
                 .env("KUBECONFIG", home.join("config"))
+                .envs(features.iter().map(|feature| (format!("KUBE_FEATURE_{feature}"), "true")))
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
@@ -104,7 +107,7 @@ async fn start() -> Option<(ApiServer, Kubectl, CancellationToken)> {
          users: [{{name: u, user: {{client-certificate: '{at}/tls.crt', client-key: '{at}/tls.key'}}}}]\n"
     );
     write(&home.path().join("config"), &config);
-    Some((server, Kubectl { home, path }, shutdown))
+    Some((server, Kubectl { home, path, features: Vec::new() }, shutdown))
 }
 
 const THING: &str = "apiVersion: test.example/v1\nkind: Thing\nmetadata:\n  name: a\nspec:\n  size: small\n  note: 'on'\n";
@@ -223,10 +226,15 @@ async fn built_in_kinds_are_applied_and_kinds_explained() {
 /// Reads the list's state with the way newer clients start a watch.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn waiting_with_streamed_lists_works() {
-    let Some((server, kubectl, shutdown)) = start().await else { return };
+    let Some((server, mut kubectl, shutdown)) = start().await else { return };
     kubectl.fed("apply -f -", THING).await;
     let raw = kubectl.ok("get --raw /api/v1/namespaces?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=1").await;
     assert!(raw.contains("k8s.io/initial-events-end"), "{raw}");
+    // What newer clients do by default: without the bookmark they would wait for ever.
+    kubectl.features.push("WatchListClient");
+    kubectl.ok("patch thing a --subresource=status --type merge -p {\"status\":{\"phase\":\"Up\"}}").await;
+    assert!(kubectl.ok("wait --for=jsonpath={.status.phase}=Up thing/a --timeout=10s").await.contains("condition met"));
+    assert_eq!(kubectl.ok("delete thing a --timeout=20s").await, "thing.test.example \"a\" deleted\n");
     shutdown.cancel();
     server.close().await;
 }
