@@ -32,6 +32,16 @@ enum At {
 use At::{Call as C, Object as O};
 use Phase::{After, Before};
 
+/// Whether a call is of this method, or of a Kubernetes verb, by its name or by its HTTP method.
+fn is_method(called: &str, wanted: &str) -> bool {
+    let http = match wanted {
+        "create" => "POST",
+        "patch" => "PATCH",
+        other => other,
+    };
+    called.starts_with(wanted) || called == http
+}
+
 const V: &str = "vcenter";
 const T: &str = "talos";
 const K: &str = "kube";
@@ -79,12 +89,15 @@ impl World {
             let (armed, fired) = (armed.clone(), fired.clone());
             move |call: &Call| {
                 let mut armed = armed.lock().unwrap();
-                let is_it = matches!(&*armed, Some((At::Call(face, method, phase), _)) if *face == call.face && call.method.contains(method) && *phase == call.phase);
-                if is_it && let Some((_, child)) = armed.take() {
-                    kill(&child);
-                    fired.store(true, Ordering::SeqCst);
+                let is_it = matches!(&*armed, Some((At::Call(face, method, phase), _)) if *face == call.face && is_method(&call.method, method) && *phase == call.phase);
+                let Some((_, child)) = armed.take_if(|_| is_it) else { return Verdict::Proceed };
+                kill(&child);
+                fired.store(true, Ordering::SeqCst);
+                // Before the effect means that there is none.
+                match call.phase {
+                    Phase::Before => Verdict::Fault(if call.face == V { "503" } else { "Unavailable" }.to_owned()),
+                    Phase::After => Verdict::Proceed,
                 }
-                Verdict::Proceed
             }
         });
         Self { shell, seams, simulator, armed, fired, kills: 0 }
