@@ -66,7 +66,8 @@ pub struct Pool {
 }
 
 impl Pool {
-    fn of<K: PoolKind>(pool: &K) -> Self {
+    /// A pool of a known kind.
+    pub fn of<K: PoolKind>(pool: &K) -> Self {
         // An address does not control its pool; upstream writes this out.
         let owner = OwnerReference { controller: Some(false), block_owner_deletion: Some(true), ..owner_of(pool) };
         Self { kind: K::kind(&()).into_owned(), meta: pool.meta().clone(), spec: pool.spec().clone(), owner }

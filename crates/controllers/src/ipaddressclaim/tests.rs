@@ -476,3 +476,56 @@ fn only_a_single_control_plane_without_virtual_ip_takes_the_endpoint() {
         assert_eq!(ask(true, &plane(1, with_vip.clone())), None, "{with_vip}");
     }
 }
+
+/// A folder of what genuine controllers made of the user's manifests; none (told) where it is missing, but for continuous integration.
+#[allow(clippy::disallowed_methods, clippy::print_stderr)]
+fn genuine(name: &str) -> Option<Vec<serde_json::Value>> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/reference/kubernetes/objects/").to_owned() + name;
+    let Ok(text) = std::fs::read_to_string(&path) else {
+        assert!(std::env::var("CI").is_err(), "reference data {name} is missing");
+        eprintln!("skipped: no reference data {name}");
+        return None;
+    };
+    let list: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+    Some(list["items"].as_array().unwrap().clone())
+}
+
+/// Differences from upstream's objects: owner references name the versions that we store (claims v1beta2 instead of v1beta1), the pool carries
+/// the ledger's annotation, and a claim has a Ready condition beside its address. Everything else is the same.
+#[test]
+fn objects_are_those_of_the_genuine_controller() {
+    let (Some(addresses), Some(claims), Some(pools)) =
+        (genuine("ipaddresses.yaml"), genuine("ipaddressclaims.yaml"), genuine("inclusterippools.yaml"))
+    else {
+        return;
+    };
+    let named =
+        |list: &[serde_json::Value], name: &serde_json::Value| list.iter().find(|one| one["metadata"]["name"] == *name).unwrap().clone();
+    assert_eq!(addresses.len(), 6);
+    for theirs in &addresses {
+        let claim: IPAddressClaim = serde_json::from_value(named(&claims, &theirs["spec"]["claimRef"]["name"])).unwrap();
+        let pool: InClusterIPPool = serde_json::from_value(named(&pools, &theirs["spec"]["poolRef"]["name"])).unwrap();
+        let pool = Pool::of(&pool);
+        let ours = serde_json::to_value(ip_address(&claim, &pool, ip(theirs["spec"]["address"].as_str().unwrap()))).unwrap();
+        assert_eq!(ours["spec"], theirs["spec"]);
+        for part in ["name", "namespace", "labels", "annotations", "finalizers"] {
+            assert_eq!(ours["metadata"][part], theirs["metadata"][part], "{part}");
+        }
+        let owners = |object: &serde_json::Value| -> Vec<serde_json::Value> {
+            let mut owners = object["metadata"]["ownerReferences"].as_array().unwrap().clone();
+            owners.iter_mut().for_each(|owner| drop(owner.as_object_mut().unwrap().shift_remove("apiVersion")));
+            owners
+        };
+        assert_eq!(owners(&ours), owners(theirs));
+        let status = status(&claim, "p", &Outcome::Allocated(ip("172.16.42.230")), Timestamp::UNIX_EPOCH);
+        let theirs = named(&claims, &theirs["spec"]["claimRef"]["name"]);
+        assert_eq!(serde_json::to_value(&status).unwrap()["addressRef"], theirs["status"]["addressRef"]);
+    }
+    for theirs in &pools {
+        let pool: InClusterIPPool = serde_json::from_value(theirs.clone()).unwrap();
+        let taken = addresses.iter().filter(|one| one["spec"]["poolRef"]["name"] == theirs["metadata"]["name"]);
+        let taken = taken.map(|one| ip(one["spec"]["address"].as_str().unwrap())).collect();
+        let ours = crate::inclusterippool::status::status(&pool.spec, &taken, &BTreeMap::new());
+        assert_eq!(serde_json::to_value(&ours).unwrap(), theirs["status"]);
+    }
+}
