@@ -5,7 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use apimachinery::schema::Schema;
 use apimachinery::table::Columns;
@@ -163,6 +163,11 @@ impl Resource {
     }
 }
 
+/// The built-in kinds: constants that every server of the process shares.
+static MANAGEMENT: LazyLock<Registry> =
+    LazyLock::new(|| Registry::made_of(builtin::ALL.iter().filter(|builtin| !builtin.is_workload_only)));
+static WORKLOAD: LazyLock<Registry> = LazyLock::new(|| Registry::made_of(builtin::ALL.iter()));
+
 /// See the module's text.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
@@ -173,10 +178,15 @@ pub struct Registry {
 impl Registry {
     /// The kinds that are there without a definition.
     pub fn builtin(builtins: Builtins) -> Self {
-        let mut registry = Self::default();
-        for builtin in builtin::ALL.iter().filter(|builtin| builtins == Builtins::Workload || !builtin.is_workload_only) {
-            registry.insert(Arc::new(Resource::builtin(builtin)));
+        match builtins {
+            Builtins::Management => MANAGEMENT.clone(),
+            Builtins::Workload => WORKLOAD.clone(),
         }
+    }
+
+    fn made_of(builtins: impl Iterator<Item = &'static Builtin>) -> Self {
+        let mut registry = Self::default();
+        builtins.for_each(|builtin| registry.insert(Arc::new(Resource::builtin(builtin))));
         registry
     }
 

@@ -202,3 +202,27 @@ async fn damaged_and_newer_files_are_refused() {
     assert_eq!(refused.to_string(), "the state has format 99, this version reads up to 1; use the newer version that wrote it");
     assert!(matches!(RedbJournal::open(folder.path().join("no/such/folder/state.redb")), Err(JournalError::File { .. })));
 }
+
+/// What a process holds in memory, in bytes.
+fn resident() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_servers_fit_in_a_process() {
+    let definitions: apiserver::CrdSet = crate::support::definitions().into();
+    let before = resident();
+    let mut servers = Vec::new();
+    for _ in 0..1000 {
+        let options =
+            apiserver::Options { crds: definitions.clone(), builtins: apiserver::Builtins::Workload, ..options(MemoryJournal::new()) };
+        servers.push(ApiServer::open(options).await.unwrap());
+    }
+    for server in servers.iter().step_by(100) {
+        ask(server, "POST", THINGS, thing("a")).await.expect(201);
+    }
+    let each = resident().saturating_sub(before) / servers.len();
+    // Other tests of this process allocate beside it, so the limit is a wide one.
+    assert!(each < 150_000, "{each} bytes each");
+}
