@@ -5,4 +5,5 @@ mod calls;
 mod errors;
 mod sessions;
 mod updates;
+mod vcsim;
 mod world;

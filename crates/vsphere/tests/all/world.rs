@@ -25,7 +25,6 @@ pub const PASSWORD: &str = "right-horse";
 pub struct World {
     pub simulator: Simulator,
     pub registry: Registry,
-    pub clock: Clock,
 }
 
 pub fn site() -> Site {
@@ -54,7 +53,7 @@ impl World {
         let simulator = Simulator::start(config).await.unwrap();
         let transport = Transport { dialer: simulator.network(), tls, user_agent: "test".to_owned() };
         let registry = Registry::new(transport, Verification::default(), &clock, &random);
-        Self { simulator, registry, clock }
+        Self { simulator, registry }
     }
 
     pub fn credentials(&self) -> Credentials {
