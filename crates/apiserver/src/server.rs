@@ -449,6 +449,18 @@ impl ApiServer {
         self.inner.closing.is_cancelled()
     }
 
+    /// Ends the server as a kill does, for simulated runs: from now on nothing is answered and nothing is written, whoever still holds a part of
+    /// it. What was not in the journal yet is lost.
+    pub fn crash(&self) {
+        self.inner.closing.cancel();
+        drop(lock(&self.inner.journal).take());
+        let mut state = self.inner.state();
+        state.queue.clear();
+        state.broken = Some("the server crashed".to_owned());
+        state.store.end_all_watches();
+        drop(state.store.held_back());
+    }
+
     /// Ends the server: no further request is served, watches end, and what was accepted is in the journal when this returns. The journal
     /// is given back, so that another server can open it, even while clients and streams of this one are still held.
     pub async fn close(self) {

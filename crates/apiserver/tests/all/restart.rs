@@ -98,7 +98,9 @@ async fn lost_after_crash(defects: Defects) -> usize {
     for name in ["a", "b"] {
         ask(&server, "POST", MAPS, config_map(name)).await.expect(201);
     }
-    drop(server);
+    server.crash();
+    assert_eq!(ask(&server, "POST", MAPS, config_map("c")).await.code, 503);
+    server.close().await;
     let again = ApiServer::open(options(journal)).await.unwrap();
     let heard = heard.lock().unwrap();
     let stored: Vec<Value> = again.snapshot_of("", "configmaps");

@@ -131,7 +131,7 @@ impl World {
     pub async fn restart(&mut self) {
         self.token.cancel();
         drop(self.running.take());
-        self.server.clone().close().await;
+        self.server.crash();
         let (server, running, token) = Self::host(&self.journal, &self.seams).await;
         self.server = server;
         self.running = Some(running);
