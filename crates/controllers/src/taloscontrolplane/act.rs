@@ -408,7 +408,8 @@ impl Act {
     async fn remove(&self, means: &Means, id: talos::client::MemberId, via: &str) -> Outcome {
         let called = async { self.connect(means, via).await?.etcd_remove_member(id).await };
         match called.await {
-            Ok(()) => Outcome::Done,
+            // Gone already: an earlier call of ours whose answer was lost.
+            Ok(()) | Err(TalosError::NotFound { .. }) => Outcome::Done,
             Err(error) => Outcome::NotDone(error.to_string()),
         }
     }

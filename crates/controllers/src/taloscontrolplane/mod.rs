@@ -236,12 +236,12 @@ impl ControlPlanes {
     async fn carry_out(&self, observed: &Observed, means: &Means, plan: &Plan) -> (Acted, Result<(), Error>) {
         let mut acted = Acted::default();
         let mut result = Ok(());
-        let node_uid = |machine: &str| observed.nodes.iter().find(|node| node.name() == machine).map(probe::uid).unwrap_or_default();
         for step in &plan.steps {
             match self.act.step(observed, means, step).await {
                 Ok(outcome) => {
-                    if let Step::Bootstrap { machine, .. } | Step::EtcdLeave { machine, .. } | Step::EtcdRemove { machine, .. } = step {
-                        self.probes.forget(&node_uid(machine));
+                    if matches!(step, Step::Bootstrap { .. } | Step::EtcdLeave { .. } | Step::EtcdRemove { .. }) {
+                        // The membership is another one, in every node's eyes.
+                        observed.nodes.iter().for_each(|node| self.probes.forget(&probe::uid(node)));
                         self.tell(observed, step, &outcome);
                     }
                     match outcome {

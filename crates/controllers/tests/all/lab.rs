@@ -48,6 +48,8 @@ pub struct Faults(Arc<Mutex<Strikes>>);
 pub struct Strikes {
     calls: Vec<String>,
     at: Option<(u64, Fault)>,
+    /// Strikes at the first call whose name starts so.
+    named: Option<(&'static str, Fault)>,
     /// Ends the controllers that run; taken when they are killed.
     life: Option<CancellationToken>,
 }
@@ -62,6 +64,11 @@ impl Faults {
         self.state().at = Some((number, fault));
     }
 
+    /// Strikes at the next call whose name starts so, once.
+    pub fn strike_named(&self, start: &'static str, fault: Option<Fault>) {
+        self.state().named = fault.map(|fault| (start, fault));
+    }
+
     /// How many calls there were.
     pub fn calls(&self) -> u64 {
         u64::try_from(self.state().calls.len()).unwrap()
@@ -74,7 +81,11 @@ impl Faults {
 
     fn next(&self, name: String) -> Option<Fault> {
         let mut state = self.state();
+        let is_named = state.named.is_some_and(|(start, _)| name.starts_with(start));
         state.calls.push(name);
+        if is_named {
+            return state.named.take().map(|(_, fault)| fault);
+        }
         let number = u64::try_from(state.calls.len()).unwrap();
         state.at.filter(|(at, _)| *at == number).map(|(_, fault)| fault)
     }

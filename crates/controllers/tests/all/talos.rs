@@ -115,23 +115,34 @@ fn kind_of(call: &str) -> String {
     format!("{method} {named} {suffix} {}", parts.get(place + 2).copied().unwrap_or_default())
 }
 
+/// As [`kind_of`]; every new Secret is a kind of its own, since each is another step.
+fn numbered(calls: &[String], index: usize, call: &str) -> String {
+    let kind = kind_of(call);
+    if !kind.starts_with("POST secrets") {
+        return kind;
+    }
+    let earlier = calls[..index].iter().filter(|earlier| kind_of(earlier) == kind).count();
+    format!("{kind}{earlier}")
+}
+
 /// A bring-up, a step up and a step down, struck once at each kind of writing call: at its first time, or at its last.
 async fn strike_all(fault: Fault, is_first: bool) {
     let calls = journey(0, fault).await.faults.names();
     let mut chosen: BTreeMap<String, usize> = BTreeMap::new();
     for (index, call) in calls.iter().enumerate() {
-        let kind = kind_of(call);
+        let kind = numbered(&calls, index, call);
         if !is_first || !chosen.contains_key(&kind) {
             chosen.insert(kind, index + 1);
         }
     }
-    assert!(chosen.len() >= 20, "{:?}", chosen.keys());
-    for kind in ["bootstrap", "leave", "POST machines  ", "POST secrets  "] {
+    assert!(chosen.len() >= 24, "{:?}", chosen.keys());
+    for kind in ["bootstrap", "leave", "POST machines  ", "POST secrets  0", "POST secrets  6", "PATCH taloscontrolplanes  "] {
         assert!(chosen.contains_key(kind), "{kind} in {:?}", chosen.keys());
     }
     for (kind, number) in chosen {
         let lab = journey(u64::try_from(number).unwrap(), fault).await;
-        assert_eq!(kind_of(&lab.faults.names()[number - 1]), kind, "the same seed makes the same calls");
+        let names = lab.faults.names();
+        assert_eq!(numbered(&names, number - 1, &names[number - 1]), kind, "the same seed makes the same calls");
         judge(&lab, 2, &format!("{fault:?} at call {number} ({kind})"));
     }
 }
@@ -174,6 +185,31 @@ async fn the_controllers_may_be_killed_before_any_call() {
 #[tokio::test(start_paused = true)]
 async fn the_controllers_may_be_killed_after_any_call() {
     strike_all(Fault::KilledAfter, false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_member_is_taken_out_through_another_node() {
+    for fault in [None, Some(Fault::LostBefore), Some(Fault::LostAfter), Some(Fault::KilledBefore), Some(Fault::KilledAfter)] {
+        let mut lab = brought_up(9, 3).await;
+        let (address, name) = {
+            let mut truth = lab.nodes.truth.lock().unwrap();
+            let (address, one) = truth.boxes.iter().next().map(|(address, one)| (address.clone(), one.name.clone())).unwrap();
+            truth.silent.insert(address.clone());
+            truth.boxes.get_mut(&address).unwrap().is_up = false;
+            (address, one)
+        };
+        lab.faults.strike_named("remove-member", fault);
+        lab.delete(&format!("/apis/cluster.x-k8s.io/v1beta2/namespaces/{NAMESPACE}/machines/{name}")).await;
+        let is_replaced = |lab: &Lab| is_up(lab, 3) && !lab.nodes.truth.lock().unwrap().boxes.contains_key(&address);
+        assert!(
+            lab.run(600, is_replaced).await,
+            "{fault:?}: {} {}",
+            lab.condition("Resized"),
+            lab.condition("EtcdClusterHealthyCondition")
+        );
+        judge(&lab, 3, &format!("{fault:?}"));
+        assert!(lab.faults.names().iter().any(|call| call.starts_with("remove-member")), "{fault:?}");
+    }
 }
 
 /// Nobody has joined yet, and the only one that has etcd goes silent. Its address.

@@ -38,6 +38,8 @@ pub enum TalosError {
     #[error("{address}: {method}: {message}")]
     AlreadyExists { address: String, method: &'static str, message: String },
     #[error("{address}: {method}: {message}")]
+    NotFound { address: String, method: &'static str, message: String },
+    #[error("{address}: {method}: {message}")]
     InvalidArgument { address: String, method: &'static str, message: String },
     /// The node answers, but what it needs for an answer is not there (etcd has no quorum, a service is down).
     #[error("{address}: {method} cannot be answered now: {message}")]
@@ -75,6 +77,7 @@ impl TalosError {
             Self::Unimplemented { .. } => "Unimplemented",
             Self::Precondition { .. } => "Precondition",
             Self::AlreadyExists { .. } => "AlreadyExists",
+            Self::NotFound { .. } => "NotFound",
             Self::InvalidArgument { .. } => "InvalidArgument",
             Self::NotReady { .. } => "NotReady",
             Self::Timeout { .. } => "Timeout",
@@ -98,6 +101,7 @@ impl TalosError {
             Code::Unimplemented => Self::Unimplemented { address, method, message },
             Code::FailedPrecondition => Self::Precondition { address, method, message },
             Code::AlreadyExists => Self::AlreadyExists { address, method, message },
+            Code::NotFound => Self::NotFound { address, method, message },
             Code::InvalidArgument => Self::InvalidArgument { address, method, message },
             Code::Unavailable | Code::DeadlineExceeded | Code::Aborted => Self::NotReady { address, method, message },
             code => Self::Failed { address, method, code: format!("{code:?}"), message },
