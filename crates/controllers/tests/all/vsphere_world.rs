@@ -234,7 +234,7 @@ impl World {
         let mut config = Config::new(site(), clock.clone(), random.clone(), log.clone(), tls.clone(), keys);
         config.latency = Latency { node: Latency::none().node, ..Latency::scaled(1.0) };
         let simulator = Simulator::start(config).await.unwrap();
-        let webhooks = Arc::new(api::Webhooks::default());
+        let webhooks = Arc::new(api::Webhooks);
         let options = apiserver::Options {
             crds: CrdSet::from(api::crds()),
             admission: webhooks.clone(),
