@@ -8,7 +8,9 @@ use api::conditions::{self, New, Severity, get_legacy};
 use super::plan::{Observed, Plan, most_unavailable};
 use crate::aggregate::{self, Member, Reasons};
 use crate::edit::is_deleting;
-use crate::machineset::status::{count, deleting, has, has_ready_node, is_available, member, scaling_down, scaling_up, versions};
+use crate::machineset::status::{
+    count, deleting, has, has_ready_node, is_available, member, scaling_down, scaling_up, unless_zero, versions,
+};
 use crate::status::set_paused;
 
 const READY: Reasons = Reasons { good: "Ready", bad: "NotReady", unknown: "ReadyUnknown", none: "NoReplicas" };
@@ -65,10 +67,10 @@ fn legacy(observed: &Observed, plan: &Plan, status: &mut MachineDeploymentStatus
     let view = &mut status.deprecated.v1beta1;
     let available = count(machines, is_available);
     let in_sets: i32 = observed.sets.iter().map(|set| set.spec.replicas.unwrap_or(0)).sum();
-    view.ready_replicas = Some(count(machines, has_ready_node));
-    view.available_replicas = Some(available);
-    view.unavailable_replicas = Some((in_sets.max(wanted(observed)) - available).max(0));
-    view.updated_replicas = status.up_to_date_replicas;
+    view.ready_replicas = unless_zero(count(machines, has_ready_node));
+    view.available_replicas = unless_zero(available);
+    view.unavailable_replicas = unless_zero((in_sets.max(wanted(observed)) - available).max(0));
+    view.updated_replicas = status.up_to_date_replicas.and_then(unless_zero);
     let least = wanted(observed) - most_unavailable(&observed.deployment);
     let list = &mut view.conditions;
     let enough = if available >= least {

@@ -29,6 +29,11 @@ pub fn count(machines: &[Arc<Machine>], holds: impl Fn(&Machine) -> bool) -> i32
     i32::try_from(machines.iter().filter(|machine| holds(machine)).count()).unwrap_or(i32::MAX)
 }
 
+/// The v1beta1 generation leaves a count of zero out; tables show nothing for it.
+pub fn unless_zero(count: i32) -> Option<i32> {
+    Some(count).filter(|count| *count != 0)
+}
+
 /// Whether a Machine's condition is True.
 pub fn has(machine: &Machine, condition: &str) -> bool {
     machine.status.as_ref().is_some_and(|status| is_true(&status.conditions, condition))
@@ -87,9 +92,10 @@ fn legacy(observed: &Observed, plan: &Plan, status: &mut MachineSetStatus) {
     let machines = &observed.machines;
     let labels = machine_labels(&observed.set);
     let view = &mut status.deprecated.v1beta1;
-    view.ready_replicas = Some(count(machines, has_ready_node));
-    view.available_replicas = Some(count(machines, is_available));
-    view.fully_labeled_replicas = Some(count(machines, |machine| {
+    let ready = count(machines, has_ready_node);
+    view.ready_replicas = unless_zero(ready);
+    view.available_replicas = unless_zero(count(machines, is_available));
+    view.fully_labeled_replicas = unless_zero(count(machines, |machine| {
         let known = machine.metadata.labels.as_ref();
         labels.iter().all(|(key, value)| known.and_then(|known| known.get(key)) == Some(value))
     }));
@@ -107,7 +113,7 @@ fn legacy(observed: &Observed, plan: &Plan, status: &mut MachineSetStatus) {
     } else if present > wanted {
         let message = format!("Scaling down MachineSet to {wanted} replicas (actual {present})");
         conditions::set_legacy(list, conditions::legacy_false("Resized", "ScalingDown", Severity::Warning, message), now);
-    } else if view.ready_replicas == Some(present) || get_legacy(list, "Resized").is_none() {
+    } else if ready == present || get_legacy(list, "Resized").is_none() {
         conditions::set_legacy(list, conditions::legacy_true("Resized"), now);
     }
     if let Some(ready) = conditions::summarize_legacy(list, &["MachinesCreated", "Resized", "MachinesReady"]) {

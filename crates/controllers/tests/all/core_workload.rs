@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 #[derive(Default)]
 struct State {
     is_away: bool,
+    /// Machines are powered on and never come up.
+    is_dark: bool,
     nodes: BTreeMap<ObjectKey, BTreeMap<String, Arc<Node>>>,
     applied: BTreeMap<String, (Applied, Vec<Value>)>,
     /// What the next application answers.
@@ -52,6 +54,14 @@ impl Memory {
     pub fn set_away(&self, cluster: &ObjectKey, is_away: bool) {
         self.state().is_away = is_away;
         self.tap(cluster, None);
+    }
+
+    pub fn darken(&self) {
+        self.state().is_dark = true;
+    }
+
+    pub fn is_dark(&self) -> bool {
+        self.state().is_dark
     }
 
     pub fn refuse(&self, refusal: Option<&str>) {

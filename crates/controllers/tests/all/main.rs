@@ -4,6 +4,7 @@
 mod core_accessor;
 mod core_life;
 mod core_losses;
+mod core_objects;
 mod core_providers;
 mod core_workload;
 mod core_world;
