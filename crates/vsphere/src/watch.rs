@@ -37,6 +37,8 @@ use crate::session::{LoggedIn, Session};
 const WAIT: Duration = Duration::from_secs(300);
 /// How much longer than asked the answer may take.
 const WAIT_GRACE: Duration = Duration::from_secs(60);
+/// Tasks that are remembered.
+const MOST_TASKS: usize = 1000;
 /// Objects in one answer.
 const PAGE: i32 = 500;
 const BACKOFF: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(30), jitter: 0.2 };
@@ -338,12 +340,13 @@ impl Watch {
             failures = if has_followed { 1 } else { failures + 1 };
             tracing::debug!(server = %self.server, %error, failures, "watch on vCenter broke off");
             let is_session = matches!(&error, VSphereError::Fault { fault, .. } if fault.reaction() == Reaction::Later || fault.reaction() == Reaction::Gone);
-            if is_session && has_followed {
-                continue;
-            }
             let reaction = error.reaction();
-            self.set_link(Link::Down { since: self.clock.now_seconds(), error });
+            // A session that ended is made again; that is no outage. But never without a pause: logins must not storm.
+            if !(is_session && has_followed) {
+                self.set_link(Link::Down { since: self.clock.now_seconds(), error });
+            }
             let delay = match reaction {
+                _ if is_session && has_followed => BACKOFF.delay(failures, &self.random),
                 Reaction::Credentials | Reaction::Permanent => Duration::from_secs(3600),
                 _ => BACKOFF.delay(failures, &self.random),
             };
@@ -546,6 +549,7 @@ fn apply_update(world: &mut World, update: &ObjectUpdate) -> Option<Change> {
             let info: TaskInfo = value.decode().ok()?;
             let task = Task::of(reference, &info);
             let old = world.tasks.insert(reference.clone(), (round, task.clone()));
+            forget_old_tasks(world);
             // Progress alone is no news: nobody acts on it.
             let is_news = old.is_none_or(|(_, old)| (&old.state, old.is_cancelled) != (&task.state, task.is_cancelled));
             is_news.then(|| Change::Task(reference.clone()))
@@ -565,6 +569,17 @@ fn apply_update(world: &mut World, update: &ObjectUpdate) -> Option<Change> {
             (is_new || old != *seen).then(|| Change::Machine(reference.clone()))
         }
         _ => None,
+    }
+}
+
+/// Tasks that ended stay known after the server has forgotten them, up to a number.
+fn forget_old_tasks(world: &mut World) {
+    if world.tasks.len() <= MOST_TASKS {
+        return;
+    }
+    let over = world.tasks.iter().filter(|(_, (_, task))| task.is_over());
+    if let Some(oldest) = over.min_by_key(|(_, (_, task))| task.queued).map(|(reference, _)| reference.clone()) {
+        world.tasks.remove(&oldest);
     }
 }
 

@@ -131,7 +131,7 @@ async fn the_client_works_with_vcsim() {
     assert!(vcenter.find(&placed, "node", &wanted.instance_uuid, false).await.unwrap().is_empty());
     let (task, _) = vcenter.clone_machine(&placed, &wanted).await.unwrap();
     let TaskState::Succeeded(Some(reference)) = ended(&*vcenter, &task).await else { panic!("not cloned") };
-    assert_eq!(vcenter.find(&placed, "node", &wanted.instance_uuid, true).await.unwrap(), [reference.clone()]);
+    assert_eq!(vcenter.find(&placed, "node", &wanted.instance_uuid, true).await.unwrap(), vec![reference.clone()]);
 
     let machine = vcenter.machine(&reference).await.unwrap().unwrap();
     assert_eq!((machine.name.as_str(), machine.nics().len()), ("node", 2));
