@@ -10,6 +10,7 @@ mod core_workload;
 mod core_world;
 mod lab;
 mod talos;
+mod talos_objects;
 mod vsphere_lifecycle;
 mod vsphere_objects;
 mod vsphere_refusals;
