@@ -48,7 +48,9 @@ pub async fn make_defaults(inner: &Arc<Inner>) -> Result<(), OpenError> {
 pub async fn empty(inner: &Arc<Inner>, name: &str) -> Result<(), StatusError> {
     let Some(namespace) = inner.latest(&key(name)).filter(|namespace| namespace.is_deleting()) else { return Ok(()) };
     let mut failure = None;
-    let kinds = inner.state().store.kinds_in(name);
+    let mut kinds = inner.state().store.kinds_in(name);
+    // Secrets and the like go last: by then whoever depends on them is marked as deleted and makes do without.
+    kinds.sort_by_key(|(id, _)| id.group.is_empty());
     for (id, _) in &kinds {
         // Objects of a kind that is no longer served are deleted by nobody; a definition takes its objects along.
         let Some(resource) = inner.registry().storing(id).cloned() else { continue };
