@@ -16,6 +16,7 @@ use api::names::labels;
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Resource;
+use runtime::defects::Defect;
 use runtime::reconcile::{Action, Error, EventType, ObjectKey, Reconciler, Recorder, Store};
 use vsphere::{Change, Link, Reaction, VSphereError};
 
@@ -133,6 +134,18 @@ impl VSphereClusters {
         }
         vcenter.about().await.map_err(|error| unavailable(&error))
     }
+
+    /// The planted defect of rule 7: an event shows the password.
+    fn tell_password(&self, observed: &Observed) {
+        if !self.act.wiring.defects.has(Defect::SecretInEvent) {
+            return;
+        }
+        let data = observed.secret.as_ref().and_then(|secret| secret.data.as_ref());
+        if let Some(password) = data.and_then(|data| data.get("password")) {
+            let text = format!("signing in with {}", String::from_utf8_lossy(&password.0));
+            self.recorder.event(&observed.object.object_ref(&()), EventType::Normal, "SigningIn", text);
+        }
+    }
 }
 
 #[async_trait]
@@ -142,6 +155,7 @@ impl Reconciler for VSphereClusters {
     async fn reconcile(&self, key: &ObjectKey) -> Result<Action, Error> {
         let Some(object) = self.act.store.get(key) else { return Ok(Action::Done) };
         let observed = self.observe(object).await;
+        self.tell_password(&observed);
         let plan = plan::plan(&observed);
         for step in &plan.steps {
             self.act.step(&observed, step).await?;
