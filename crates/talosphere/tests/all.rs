@@ -6,11 +6,13 @@ mod all {
     mod addresses;
     mod arrows;
     mod bring_up;
+    mod defects;
     mod deletion;
     mod generated;
     mod journey;
     mod kills;
     mod process;
+    mod restarts;
     mod transcript;
     pub mod world;
 }

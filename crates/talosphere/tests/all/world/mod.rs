@@ -2,6 +2,8 @@
 //!
 //! Everything above the wires is the product. One seed decides everything; the canonical log of two runs of one seed is the same text.
 
+mod watch;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +17,7 @@ use runtime::log::Log;
 use runtime::random::Random;
 use runtime::tls::Tls;
 use simulator::Simulator;
+use simulator::rules::Violation;
 use talosphere::apply::Api;
 use talosphere::commands::demo::{Material, own_material};
 use talosphere::commands::simulate;
@@ -22,15 +25,18 @@ use talosphere::commands::up::bring_up;
 use talosphere::environment::Environment;
 use talosphere::host::session::Session;
 use talosphere::host::{open_server, wiring};
-use talosphere::output::Printer;
 use talosphere::problem::Problem;
 use talosphere::seams::Seams;
 use tokio_util::sync::CancellationToken;
+use watch::Watch;
 
 /// When every world begins.
 pub const BEGINNING: &str = "2026-03-01T08:00:00Z";
 /// Virtual time in which everything asked of a world must happen.
 pub const PATIENCE: Duration = Duration::from_secs(3600);
+
+/// How many of the last log lines are shown with a broken rule.
+const TAIL: usize = 60;
 
 /// What differs between worlds.
 #[derive(Clone, Debug)]
@@ -60,8 +66,11 @@ pub struct World {
     pub journal: MemoryJournal,
     pub server: ApiServer,
     pub material: Material,
+    pub watch: Watch,
     running: Option<Running>,
     token: CancellationToken,
+    /// Whether the end of the world must find no rule broken.
+    is_guarded: bool,
 }
 
 /// Runs `body` on a runtime of its own: one thread, paused time, a seeded scheduler.
@@ -81,6 +90,7 @@ impl World {
         let clock = Clock::starting_at(BEGINNING.parse().unwrap());
         let random = Random::seeded(setup.seed);
         let log = Log::keeping(clock.clone());
+        let watch = Watch::default();
         let mut seams = Seams {
             log,
             defects: setup.defects.clone(),
@@ -89,7 +99,7 @@ impl World {
             dialer: Arc::new(runtime::net::MemoryNetwork::default()),
             proxy: None,
             environment: Environment::default(),
-            printer: Printer::tapped(clock.clone(), |_| {}),
+            printer: watch.printer(clock.clone()),
             clock,
             random,
         };
@@ -97,13 +107,15 @@ impl World {
         material.set.extend(setup.set.clone());
         let simulator = simulate::start(material.site().unwrap(), setup.speed, material.neighbours.clone(), &seams).await.unwrap();
         seams.dialer = simulator.network();
+        watch.begin(seams.clock.clone(), &seams.log, &simulator, &material);
         let journal = MemoryJournal::new();
-        let (server, running, token) = Self::host(&journal, &seams).await;
-        Self { seams, simulator, journal, server, material, running: Some(running), token }
+        let (server, running, token) = Self::host(&journal, &seams, &watch, false).await;
+        Self { seams, simulator, journal, server, material, watch, running: Some(running), token, is_guarded: true }
     }
 
-    async fn host(journal: &MemoryJournal, seams: &Seams) -> (ApiServer, Running, CancellationToken) {
+    async fn host(journal: &MemoryJournal, seams: &Seams, watch: &Watch, is_again: bool) -> (ApiServer, Running, CancellationToken) {
         let server = open_server(Box::new(journal.clone()), seams).await.unwrap();
+        watch.opened(&server, is_again);
         let token = CancellationToken::new();
         let context = wiring::context(seams, server.client(&User::admin("system:talosphere")), "world".to_owned(), &token);
         let running = controllers::start(&context, &Selection::all(), &token);
@@ -132,9 +144,34 @@ impl World {
         self.token.cancel();
         drop(self.running.take());
         self.server.crash();
-        let (server, running, token) = Self::host(&self.journal, &self.seams).await;
+        let (server, running, token) = Self::host(&self.journal, &self.seams, &self.watch, true).await;
         self.server = server;
         self.running = Some(running);
         self.token = token;
+    }
+
+    /// Everything that the checker has found, with nothing under way any more. From here on the test answers for it.
+    pub fn findings(&mut self) -> Vec<Violation> {
+        self.is_guarded = false;
+        self.watch.checker().check_at_rest(&self.simulator.truth())
+    }
+}
+
+impl Drop for World {
+    #[allow(clippy::print_stderr)] // the evidence beside a failure that has another cause
+    fn drop(&mut self) {
+        if !self.is_guarded {
+            return;
+        }
+        let found: Vec<String> = self.findings().iter().map(ToString::to_string).collect();
+        if found.is_empty() {
+            return;
+        }
+        let entries = self.seams.log.entries();
+        let tail: String = entries.iter().skip(entries.len().saturating_sub(TAIL)).map(|entry| format!("{entry}\n")).collect();
+        let text = format!("rules are broken: {found:#?}\n{tail}");
+        // A test that has failed already says so; a second panic would hide it.
+        assert!(std::thread::panicking(), "{text}");
+        eprintln!("{text}");
     }
 }
