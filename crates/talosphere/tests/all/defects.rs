@@ -164,3 +164,13 @@ fn without_a_defect_the_same_runs_are_silent() {
         assert_eq!(findings(scenario, Defects::none()), [], "{scenario:?}");
     }
 }
+
+#[test]
+#[should_panic(expected = "rules are broken")]
+fn a_world_in_which_a_rule_is_broken_fails_its_test() {
+    run(32, async {
+        let defects = Defects::planted([Defect::AllocateGateway]);
+        let world = World::start(&Setup { defects, ..Setup::new(32, 1, 0) }).await;
+        up(&world).await;
+    });
+}
