@@ -9,8 +9,10 @@ mod all {
     mod defects;
     mod deletion;
     mod generated;
+    mod inputs;
     mod journey;
     mod kills;
+    mod kubectl;
     mod process;
     mod restarts;
     mod transcript;

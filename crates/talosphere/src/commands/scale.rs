@@ -50,7 +50,7 @@ async fn scale(
         return Err(Problem::new(Code::BadFlag, "a control plane cannot be scaled to 0")
             .remedy("delete the cluster instead: talosphere delete cluster NAME"));
     }
-    if resource.kind == "TalosControlPlane" && args.replicas % 2 == 0 {
+    if resource.kind == "TalosControlPlane" && args.replicas.is_multiple_of(2) {
         seams.printer.line(format!("warning: {} control planes tolerate no more failures than {}", args.replicas, args.replicas - 1));
     }
     let patch = json!({"spec": {"replicas": args.replicas}});

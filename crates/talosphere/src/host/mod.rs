@@ -52,7 +52,7 @@ pub async fn open_server(journal: Box<dyn apiserver::Journal>, seams: &Seams) ->
     let unusable = |error: &(dyn std::error::Error + 'static)| {
         Problem::new(Code::StateUnusable, "the API server cannot open its store").because(runtime::reconcile::explain(error))
     };
-    let webhooks = Arc::new(api::Webhooks::default());
+    let webhooks = Arc::new(api::Webhooks);
     let options = Options {
         crds: DEFINITIONS.clone(),
         admission: webhooks.clone(),

@@ -88,7 +88,7 @@ impl StateDirectory {
             Ok(()) => {
                 // A record left by an owner that was killed would lead others to a dead address.
                 match fs::remove_file(self.join("owner.json")) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(self.unusable(&error)),
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.unusable(&error)),
                     _ => Ok(Some(Ownership { directory: self.clone(), _lock: lock })),
                 }
             }

@@ -7,8 +7,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kube::api::{ApiResource, DynamicObject};
-use runtime::clock::Clock;
-use runtime::random::Random;
 use simulator::Simulator;
 use simulator::hooks::{Call, Phase, Verdict};
 use talosphere::commands::demo::{Material, own_material};
@@ -46,22 +44,29 @@ const V: &str = "vcenter";
 const T: &str = "talos";
 const K: &str = "kube";
 
-struct World {
-    shell: Shell,
+/// A kill that is waiting for its call.
+type Armed = Arc<Mutex<Option<(At, Arc<Mutex<std::process::Child>>)>>>;
+
+/// A simulator in this process, and a shell in which the binary is run against it.
+pub struct World {
+    pub shell: Shell,
     seams: Seams,
-    simulator: Arc<Simulator>,
-    armed: Arc<Mutex<Option<(At, Arc<Mutex<std::process::Child>>)>>>,
+    pub simulator: Arc<Simulator>,
+    armed: Armed,
     fired: Arc<AtomicBool>,
     kills: usize,
 }
 
 impl World {
-    async fn start(set: &[&str]) -> Self {
-        let mut seams = Seams::of_process().unwrap();
-        seams.random = Random::system().unwrap();
-        seams.clock = Clock::system();
+    pub async fn start(set: &[&str]) -> Self {
+        let seams = Seams::of_process().unwrap();
         let mut material: Material = own_material(&seams);
         material.set = set.iter().map(|text| (*text).to_owned()).collect();
+        Self::with(material, &root().join("examples"), seams).await
+    }
+
+    /// With these manifests; the files of `folder` are copied to where the shell is.
+    pub async fn with(material: Material, folder: &std::path::Path, seams: Seams) -> Self {
         let simulator = simulate::start(material.site().unwrap(), 0.0, material.neighbours.clone(), &seams).await.unwrap();
         let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = proxy.local_addr().unwrap();
@@ -71,7 +76,7 @@ impl World {
         });
         let mut shell = Shell::new();
         for file in ["ipam.yaml", "standard.yaml", "standard.env", "cpi-secrets.yaml"] {
-            std::fs::copy(root().join("examples").join(file), shell.folder.path().join(file)).unwrap();
+            std::fs::copy(folder.join(file), shell.folder.path().join(file)).unwrap();
         }
         shell.environment.extend([
             ("VSPHERE_USERNAME".to_owned(), material.login.user.clone()),
@@ -79,11 +84,11 @@ impl World {
             ("VSPHERE_TLS_THUMBPRINT".to_owned(), simulator.vcenter_thumbprint()),
             ("TALOSPHERE_PROXY".to_owned(), format!("http://{address}")),
         ]);
-        for assignment in set {
+        for assignment in &material.set {
             let (name, value) = assignment.split_once('=').unwrap();
             shell.environment.insert(name.to_owned(), value.to_owned());
         }
-        let armed: Arc<Mutex<Option<(At, Arc<Mutex<std::process::Child>>)>>> = Arc::default();
+        let armed: Armed = Arc::default();
         let fired = Arc::new(AtomicBool::new(false));
         simulator.hooks().on({
             let (armed, fired) = (armed.clone(), fired.clone());
@@ -194,7 +199,7 @@ impl World {
     }
 
     /// What must hold at rest.
-    fn rest(&self, when: &str, machines: usize) {
+    pub fn rest(&self, when: &str, machines: usize) {
         self.check(when);
         let truth = self.simulator.truth();
         let names: Vec<&str> = truth.vms.iter().filter(|vm| !vm.is_template).map(|vm| vm.name.as_str()).collect();

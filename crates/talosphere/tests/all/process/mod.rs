@@ -1,7 +1,6 @@
 //! The real binary as a process: typed at, followed, killed.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -22,6 +21,12 @@ pub fn is_ci() -> bool {
     std::env::var("CI").is_ok_and(|value| value == "true")
 }
 
+/// Says what a test left out.
+#[allow(clippy::print_stderr)] // where the test runner shows it
+fn skipped(why: &str) {
+    eprintln!("skipped: {why}");
+}
+
 /// kubectl from the path. Without it a test says what it skipped; in CI it fails.
 pub fn kubectl() -> Option<PathBuf> {
     let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
@@ -29,9 +34,7 @@ pub fn kubectl() -> Option<PathBuf> {
         .find(|file| file.is_file());
     if found.is_none() {
         assert!(!is_ci(), "kubectl is not on the path");
-        eprintln!(
-            "skipped: kubectl is not on the path; install it from your distribution's package `kubernetes-client` or https://kubernetes.io/docs/tasks/tools"
-        );
+        skipped("kubectl is not on the path; install your distribution's package of it, or see https://kubernetes.io/docs/tasks/tools");
     }
     found
 }
@@ -43,7 +46,7 @@ pub fn reference(name: &str) -> Option<PathBuf> {
         return Some(folder);
     }
     assert!(!is_ci(), "the reference data {name} is missing");
-    eprintln!("skipped: the reference data {name} is not beside this checkout");
+    skipped(&format!("the reference data {name} is not beside this checkout"));
     None
 }
 
@@ -199,13 +202,4 @@ pub fn wait_until(what: &str, mut seen: impl FnMut() -> bool) {
         let _ = receiver.recv_timeout(Duration::from_millis(10));
     }
     drop(sender);
-}
-
-/// Reads a file that another process writes.
-pub fn read(path: &Path) -> String {
-    let mut text = String::new();
-    if let Ok(mut file) = std::fs::File::open(path) {
-        let _ = file.read_to_string(&mut text);
-    }
-    text
 }
