@@ -10,7 +10,8 @@
 //! It knows no kind of Cluster API: definitions, admission and conversion are handed in. It has no globals and no threads of its own; a
 //! simulated world holds a thousand servers that share their schemas. Time and randomness are handed in.
 //!
-//! Deviations from a genuine server, on purpose: server-side apply is not served yet (415, and it says so); RBAC objects are data; a watch
+//! Deviations from a genuine server, on purpose: server-side apply is not served yet (415, and it says so), so `managedFields` are not kept;
+//! OpenAPI version 2 is not served; RBAC objects are data and no token is issued; pods have no grace period; a watch
 //! from a revision in the future is told 410 and not held; garbage collection spares an object whose owner's uid is alive in another
 //! namespace; answers are JSON, also to clients that would rather have protobuf.
 
