@@ -229,6 +229,20 @@ pub fn verdict(objects: &Objects, cluster: &str) -> Verdict {
     if plane.is_some_and(|plane| !is_true(plane, "Ready")) {
         waiting.push("the control plane is not ready".to_owned());
     }
+    // The objects that sum machines up follow a moment later; what is told after the verdict should agree with it.
+    let sums = plane
+        .into_iter()
+        .map(|plane| (plane, "TalosControlPlane"))
+        .chain(objects.of_cluster("MachineDeployment", cluster).map(|d| (d, "MachineDeployment")));
+    for (object, kind) in sums {
+        let (ready, wanted) = (number(object, "/status/readyReplicas").unwrap_or(0), number(object, "/spec/replicas").unwrap_or(1));
+        if ready != wanted {
+            waiting.push(format!("{kind} {} counts {ready} of {wanted} machines ready", text(object, "/metadata/name")));
+        }
+    }
+    if waiting.is_empty() && !is_true(object, "Available") {
+        waiting.push(format!("Cluster {cluster} is not available yet"));
+    }
     for set in objects.of_kind("ClusterResourceSet") {
         let is_ours = text(set, "/metadata/name") == format!("{cluster}-workload");
         if is_ours && !is_true(set, "ResourcesApplied") {
@@ -367,7 +381,7 @@ mod tests {
         assert_eq!(waiting, ["Node of Machine m is not ready", "the control plane is not ready"]);
         let mut short = world("Running", "True");
         short.put("MachineDeployment", json!({"metadata": {"name": "w"}, "spec": {"clusterName": "c", "replicas": 2}}));
-        assert_eq!(verdict(&short, "c").waiting, ["0 of 2 worker machines exist"]);
+        assert_eq!(verdict(&short, "c").waiting, ["0 of 2 worker machines exist", "MachineDeployment w counts 0 of 2 machines ready"]);
         assert!(!verdict(&Objects::default(), "c").is_ready);
     }
 
