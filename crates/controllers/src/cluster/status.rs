@@ -5,8 +5,10 @@
 use std::sync::Arc;
 
 use api::cluster::{Cluster, ClusterPhase, ClusterStatus, Machine, ReplicaCounts};
-use api::conditions::{self, Severity, Status, get, is_true};
+use api::conditions::{self, Condition, Severity, Status, get, is_true};
 use api::meta::FailureDomain;
+use jiff::Timestamp;
+use runtime::reconcile::Wait;
 use serde_json::Value;
 
 use super::plan::{Deletion, Observed, Plan, is_control_plane};
@@ -208,7 +210,7 @@ fn current(observed: &Observed, plan: &Plan, status: &mut ClusterStatus) {
         aggregate::all("WorkerMachinesReady", "Ready", &workers, MACHINES_READY),
         aggregate::all("ControlPlaneMachinesUpToDate", "UpToDate", &control_plane, MACHINES_UP_TO_DATE),
         aggregate::all("WorkerMachinesUpToDate", "UpToDate", &workers, MACHINES_UP_TO_DATE),
-        deleting(plan.deletion.as_ref()),
+        deleting(plan.deletion.as_ref(), &status.conditions, now),
     ];
     for condition in all {
         conditions::set(&mut status.conditions, condition, generation, now);
@@ -234,20 +236,22 @@ fn probe(connection: &Connection) -> conditions::New<'static> {
     }
 }
 
-fn deleting(deletion: Option<&Deletion>) -> conditions::New<'static> {
+fn deleting(deletion: Option<&Deletion>, known: &[Condition], now: Timestamp) -> conditions::New<'static> {
+    let begun = get(known, "Deleting").filter(|condition| condition.status == Status::True);
+    let wait = |on: &str| Wait::since_transition(format!("{on} to be deleted"), begun.map(|c| &c.last_transition_time), now);
     match deletion {
         None => conditions::new("Deleting", false, "NotDeleting", ""),
         Some(Deletion::Workers { left }) => {
             let (shown, rest) = left.split_at(left.len().min(5));
             let more = if rest.is_empty() { String::new() } else { format!(", ... ({} more)", rest.len()) };
-            let message = format!("waiting for workers to be deleted: {}{more}", shown.join(", "));
+            let message = format!("{}: {}{more}", wait("workers"), shown.join(", "));
             conditions::new("Deleting", true, "WaitingForWorkersDeletion", message)
         }
         Some(Deletion::ControlPlane { left }) => {
-            conditions::new("Deleting", true, "WaitingForControlPlaneDeletion", format!("waiting for {left} to be deleted"))
+            conditions::new("Deleting", true, "WaitingForControlPlaneDeletion", wait(left).to_string())
         }
         Some(Deletion::Infrastructure { left }) => {
-            conditions::new("Deleting", true, "WaitingForInfrastructureDeletion", format!("waiting for {left} to be deleted"))
+            conditions::new("Deleting", true, "WaitingForInfrastructureDeletion", wait(left).to_string())
         }
         Some(Deletion::Completed) => conditions::new("Deleting", true, "DeletionCompleted", ""),
     }

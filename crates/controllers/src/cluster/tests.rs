@@ -164,7 +164,7 @@ fn a_deletion_goes_from_workers_to_infrastructure() {
     assert_eq!(told.phase, Some(ClusterPhase::Deleting));
     let deleting = get(&told.conditions, "Deleting").unwrap();
     assert_eq!(deleting.reason, "WaitingForWorkersDeletion");
-    let expected = "waiting for workers to be deleted: MachineDeployment d, MachineDeployment d, MachineSet s, MachineSet s, MachineSet s, ... (3 more)";
+    let expected = "waiting for workers to be deleted since 08:00:00: MachineDeployment d, MachineDeployment d, MachineSet s, MachineSet s, MachineSet s, ... (3 more)";
     assert_eq!(deleting.message, expected);
 
     let workers_gone = Observed { machines: vec![machine("cp", is_control_plane.clone(), &controlled)], ..base.clone() };

@@ -4,10 +4,11 @@
 //! v1beta2 counts it. HealthCheckSucceeded and OwnerRemediated are others' to write and are kept.
 
 use api::cluster::{Machine, MachineDeletionStatus, MachinePhase, MachineStatus, NodeSystemInfo};
-use api::conditions::{self, New, Severity, Status, get, is_true};
+use api::conditions::{self, Condition, New, Severity, Status, get, is_true};
 use api::meta::{NameReference, Time};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
+use runtime::reconcile::Wait;
 
 use super::plan::{Deletion, NodeWait, Observed, Plan};
 use crate::contract::External;
@@ -128,7 +129,7 @@ fn legacy(observed: &Observed, plan: &Plan, status: &mut MachineStatus) {
     let infrastructure = &observed.infrastructure;
     let shown = mirror::shown_legacy("InfrastructureReady", "Ready", infrastructure, External::is_provisioned, "WaitingForInfrastructure");
     conditions::set_legacy(list, shown, now);
-    let node = match node_health(observed, plan) {
+    let node = match node_health(observed, plan, &status.conditions) {
         NodeHealth { status: Status::True, .. } => conditions::legacy_true("NodeHealthy"),
         _ if plan.node.is_none() && status.node_ref.is_none() => {
             conditions::legacy_false("NodeHealthy", "WaitingForNodeRef", Severity::Info, "")
@@ -177,6 +178,28 @@ fn legacy(observed: &Observed, plan: &Plan, status: &mut MachineStatus) {
     status.deprecated.v1beta1.failure_message = failure.map(|(_, message)| message);
 }
 
+/// When a condition last changed its status.
+fn transition(known: &[Condition], type_: &str) -> Option<Timestamp> {
+    get(known, type_).map(|condition| condition.last_transition_time.0)
+}
+
+/// When a condition of the Cluster last changed its status.
+fn of_cluster(observed: &Observed, type_: &str) -> Option<Timestamp> {
+    transition(&observed.cluster.as_ref()?.status.as_ref()?.conditions, type_)
+}
+
+/// A wait as upstream begins to tell it, with since when.
+fn waiting(on: &str, since: Option<Timestamp>, observed: &Observed) -> String {
+    // A beginning that nothing tells is the Machine's own: the text must not move with the clock.
+    let since = since.map(Time).or_else(|| observed.machine.metadata.creation_timestamp.clone());
+    sentence(&Wait::since_transition(on, since.as_ref(), observed.now))
+}
+
+/// A wait as the beginning of a sentence.
+fn sentence(wait: &Wait) -> String {
+    wait.to_string().replacen('w', "W", 1)
+}
+
 /// How the Node is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct NodeHealth {
@@ -186,18 +209,28 @@ struct NodeHealth {
 }
 
 /// The Node's conditions that count: Ready must be True, pressure of any kind must be False.
-fn node_health(observed: &Observed, plan: &Plan) -> NodeHealth {
+fn node_health(observed: &Observed, plan: &Plan, known: &[Condition]) -> NodeHealth {
     let unknown = |reason, message: String| NodeHealth { status: Status::Unknown, reason, message };
     if let Some(wait) = &plan.node_wait {
         return match wait {
             NodeWait::ControlPlaneInitialized => {
-                unknown("InspectionFailed", "Waiting for Cluster control plane to be initialized".to_owned())
+                let since = of_cluster(observed, "ControlPlaneInitialized");
+                unknown("InspectionFailed", waiting("Cluster control plane to be initialized", since, observed))
             }
-            NodeWait::Infrastructure { kind } => unknown("InspectionFailed", format!("Waiting for {kind} to be provisioned")),
-            NodeWait::ProviderId { kind } => unknown("InspectionFailed", format!("Waiting for {kind} to report spec.providerID")),
+            NodeWait::Infrastructure { kind } => {
+                let since = transition(known, "InfrastructureReady");
+                unknown("InspectionFailed", waiting(&format!("{kind} to be provisioned"), since, observed))
+            }
+            NodeWait::ProviderId { kind } => {
+                let since = transition(known, "InfrastructureReady");
+                unknown("InspectionFailed", waiting(&format!("{kind} to report spec.providerID"), since, observed))
+            }
             NodeWait::Connection { state } => unknown("ConnectionDown", format!("Workload cluster {state}")),
             NodeWait::Node { provider_id } => {
-                unknown("InspectionFailed", format!("Waiting for a Node with spec.providerID {provider_id} to exist"))
+                // The later of both: before, there was nothing to wait for.
+                let since = [transition(known, "InfrastructureReady"), of_cluster(observed, "ControlPlaneInitialized")];
+                let since = since.into_iter().flatten().max();
+                unknown("InspectionFailed", waiting(&format!("a Node with spec.providerID {provider_id} to exist"), since, observed))
             }
             NodeWait::Lost { node } => NodeHealth {
                 status: Status::False,
@@ -216,11 +249,11 @@ fn node_health(observed: &Observed, plan: &Plan) -> NodeHealth {
     if !observed.connection.is_connected() {
         return unknown("ConnectionDown", format!("Workload cluster {}", observed.connection));
     }
-    let known = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let told = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
     let mut faults = Vec::new();
     let mut worst = Status::True;
     let mut has_ready = false;
-    for condition in known {
+    for condition in told {
         let good = match condition.type_.as_str() {
             "Ready" => "True",
             "MemoryPressure" | "DiskPressure" | "PIDPressure" => "False",
@@ -246,8 +279,8 @@ fn node_health(observed: &Observed, plan: &Plan) -> NodeHealth {
     }
 }
 
-fn node_ready(observed: &Observed, plan: &Plan) -> NodeHealth {
-    let health = node_health(observed, plan);
+fn node_ready(observed: &Observed, plan: &Plan, known: &[Condition]) -> NodeHealth {
+    let health = node_health(observed, plan, known);
     let (true, Some(node)) = (observed.connection.is_connected(), &plan.node) else { return health };
     let ready = node.status.iter().flat_map(|status| status.conditions.iter().flatten()).find(|condition| condition.type_ == "Ready");
     let message = |text: &Option<String>| text.clone().map(|text| format!("* Node.Ready: {text}")).unwrap_or_default();
@@ -263,8 +296,6 @@ fn node_ready(observed: &Observed, plan: &Plan) -> NodeHealth {
 
 fn current(observed: &Observed, plan: &Plan, status: &mut MachineStatus) {
     let (generation, now) = (observed.machine.metadata.generation, observed.now);
-    let healthy = node_health(observed, plan);
-    let ready = node_ready(observed, plan);
     let bootstrap = mirror::shown(
         "BootstrapConfigReady",
         "Ready",
@@ -281,12 +312,15 @@ fn current(observed: &Observed, plan: &Plan, status: &mut MachineStatus) {
         External::is_provisioned,
         "status.initialization.provisioned is false",
     );
+    for condition in [bootstrap, infrastructure] {
+        conditions::set(&mut status.conditions, condition, generation, now);
+    }
+    let healthy = node_health(observed, plan, &status.conditions);
+    let ready = node_ready(observed, plan, &status.conditions);
     let all = [
-        bootstrap,
-        infrastructure,
         New { type_: "NodeHealthy", status: healthy.status, reason: healthy.reason, message: healthy.message },
         New { type_: "NodeReady", status: ready.status, reason: ready.reason, message: ready.message },
-        deleting(plan.deletion.as_ref()),
+        deleting(observed, plan.deletion.as_ref(), status),
     ];
     for condition in all {
         conditions::set(&mut status.conditions, condition, generation, now);
@@ -310,7 +344,7 @@ fn current(observed: &Observed, plan: &Plan, status: &mut MachineStatus) {
 }
 
 /// When a Machine that is ready becomes available; none when it is not ready, or needs no time.
-pub fn available_at(machine: &Machine, status: &MachineStatus) -> Option<jiff::Timestamp> {
+pub fn available_at(machine: &Machine, status: &MachineStatus) -> Option<Timestamp> {
     let ready = get(&status.conditions, "Ready").filter(|condition| condition.status == Status::True)?;
     let seconds = machine.spec.min_ready_seconds.filter(|seconds| *seconds > 0)?;
     ready.last_transition_time.0.checked_add(SignedDuration::from_secs(i64::from(seconds))).ok()
@@ -333,21 +367,26 @@ fn available(observed: &Observed, status: &MachineStatus) -> New<'static> {
     }
 }
 
-fn deleting(deletion: Option<&Deletion>) -> New<'static> {
+fn deleting(observed: &Observed, deletion: Option<&Deletion>, status: &MachineStatus) -> New<'static> {
+    let begun = get(&status.conditions, "Deleting").filter(|condition| condition.status == Status::True);
+    let begun = begun.map(|condition| condition.last_transition_time.clone());
+    let times = status.deletion.clone().unwrap_or_default();
+    let wait = |on: String, since: Option<Time>| Wait::since_transition(on, since.as_ref(), observed.now);
+    let gone = |left: &str| wait(format!("{left} to be deleted"), begun.clone());
+    let hooked = |which: &str, hooks: &[String], since: Option<Time>| {
+        format!("{} (hooks: {})", sentence(&wait(format!("{which} hooks to succeed"), since)), hooks.join(","))
+    };
     let (reason, message) = match deletion {
         None => return conditions::new("Deleting", false, "NotDeleting", ""),
         Some(Deletion::PreDrainHook { hooks }) => {
-            ("WaitingForPreDrainHook", format!("Waiting for pre-drain hooks to succeed (hooks: {})", hooks.join(",")))
+            ("WaitingForPreDrainHook", hooked("pre-drain", hooks, times.wait_for_pre_drain_hook_start_time))
         }
         Some(Deletion::PreTerminateHook { hooks }) => {
-            ("WaitingForPreTerminateHook", format!("Waiting for pre-terminate hooks to succeed (hooks: {})", hooks.join(",")))
+            ("WaitingForPreTerminateHook", hooked("pre-terminate", hooks, times.wait_for_pre_terminate_hook_start_time))
         }
-        Some(Deletion::Infrastructure { left }) => ("WaitingForInfrastructureDeletion", format!("Waiting for {left} to be deleted")),
-        Some(Deletion::Bootstrap { left }) => ("WaitingForBootstrapDeletion", format!("Waiting for {left} to be deleted")),
-        Some(Deletion::Node { left, until: Some(until) }) => {
-            ("DeletingNode", format!("Waiting for {left} to be deleted (limit {})", until.strftime("%T")))
-        }
-        Some(Deletion::Node { left, until: None }) => ("DeletingNode", format!("Waiting for {left} to be deleted")),
+        Some(Deletion::Infrastructure { left }) => ("WaitingForInfrastructureDeletion", sentence(&gone(left))),
+        Some(Deletion::Bootstrap { left }) => ("WaitingForBootstrapDeletion", sentence(&gone(left))),
+        Some(Deletion::Node { left, until }) => ("DeletingNode", sentence(&Wait { until: *until, ..gone(left) })),
         Some(Deletion::Completed) => ("DeletionCompleted", "Deletion completed".to_owned()),
     };
     conditions::new("Deleting", true, reason, message)

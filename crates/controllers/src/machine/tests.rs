@@ -166,13 +166,17 @@ fn every_reason_for_waiting_is_told() {
         (
             Observed { infrastructure: unready, ..base.clone() },
             NodeWait::Infrastructure { kind: "VSphereMachine".into() },
-            "Waiting for VSphereMachine to be provisioned",
+            "Waiting for VSphereMachine to be provisioned since 08:00:05",
         ),
-        (no_id, NodeWait::ProviderId { kind: "VSphereMachine".into() }, "Waiting for VSphereMachine to report spec.providerID"),
+        (
+            no_id,
+            NodeWait::ProviderId { kind: "VSphereMachine".into() },
+            "Waiting for VSphereMachine to report spec.providerID since 08:00:05",
+        ),
         (
             Observed { cluster: Some(cluster(&json!({"status": null}))), ..base.clone() },
             NodeWait::ControlPlaneInitialized,
-            "Waiting for Cluster control plane to be initialized",
+            "Waiting for Cluster control plane to be initialized since 08:00:05",
         ),
         (
             Observed { connection: away.clone(), ..base.clone() },
@@ -182,7 +186,7 @@ fn every_reason_for_waiting_is_told() {
         (
             base.clone(),
             NodeWait::Node { provider_id: ID.into() },
-            "Waiting for a Node with spec.providerID vsphere://b95b13fa-dd72-5777-8b59-51ecae5d0371 to exist",
+            "Waiting for a Node with spec.providerID vsphere://b95b13fa-dd72-5777-8b59-51ecae5d0371 to exist since 08:00:05",
         ),
         (had_node, NodeWait::Lost { node: "m".into() }, "Node m has been deleted while the Machine still exists"),
     ];
@@ -312,7 +316,10 @@ fn a_deletion_goes_hook_by_hook_and_part_by_part() {
     assert_eq!(plan(&leaving).deletion, Some(Deletion::Bootstrap { left: "TalosConfig x".into() }));
     let bare = Observed { bootstrap: missing("TalosConfig"), ..without };
     assert_eq!(plan(&bare).steps, [Step::DeleteNode { node: "m".into(), uid: "node".into() }]);
-    assert_eq!(get(&told(&bare).conditions, "Deleting").unwrap().message, "Waiting for Node m to be deleted (limit 08:00:10)");
+    assert_eq!(
+        get(&told(&bare).conditions, "Deleting").unwrap().message,
+        "Waiting for Node m to be deleted since 08:00:05 (limit 08:00:10)"
+    );
     let gone = Observed { nodes: Vec::new(), ..bare };
     assert_eq!(plan(&gone).steps, [Step::RemoveFinalizer]);
     assert_eq!(told(&gone).phase, Some(MachinePhase::Deleted));

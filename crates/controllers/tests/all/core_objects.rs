@@ -57,7 +57,9 @@ fn leaves(value: &Value, path: &str, found: &mut BTreeSet<String>) {
 fn conditions(kind: &str, list: &Value, found: &mut BTreeSet<String>) {
     for condition in list.as_array().into_iter().flatten() {
         let word = |key: &str| condition[key].as_str().unwrap_or_default().to_owned();
-        let message = pattern(&word("message"));
+        // Ours tells since when as well.
+        let message: String =
+            pattern(&word("message")).split(" since 08").map(|part| part.strip_prefix(" :00 :00").unwrap_or(part)).collect();
         let told = format!("{kind} {} {} {} {} {message}", word("type"), word("status"), word("severity"), word("reason"));
         found.insert(told.split_whitespace().collect::<Vec<_>>().join(" "));
     }
