@@ -542,7 +542,12 @@ fn bootstrap_again(observed: &Observed, plan: &mut Plan) {
     if !observed.defects.has(Defect::BootstrapTwice) {
         return;
     }
-    let is_free = |node: &&NodeView| matches!(node.answer, Answer::Answers { etcd: Etcd::Absent { .. }, .. });
+    // A second one: the recorded node still looks free for a moment after it was called.
+    let recorded = match intent::choice(&observed.control_plane) {
+        Choice::Node { machine, .. } => machine,
+        _ => String::new(),
+    };
+    let is_free = |node: &&NodeView| node.name() != recorded && matches!(node.answer, Answer::Answers { etcd: Etcd::Absent { .. }, .. });
     if let Some((node, address)) = observed.alive().find(is_free).and_then(|node| Some((node, node.address.clone()?))) {
         plan.steps.push(Step::Bootstrap { machine: node.name().to_owned(), address });
     }

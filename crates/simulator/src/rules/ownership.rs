@@ -65,6 +65,8 @@ impl Likeness {
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     foreign: BTreeMap<VmId, Likeness>,
+    /// Machines that an API client made but whose marker is not valid, by name: not to be destroyed while it is so.
+    unproven: BTreeMap<VmId, String>,
     volumes: BTreeMap<String, String>,
     /// Objects whose next write comes from a person.
     expected: BTreeSet<(String, String, String)>,
@@ -83,6 +85,7 @@ impl Memory {
     pub fn accept(&mut self, truth: &Truth) {
         self.foreign = truth.vms.iter().filter(|vm| is_foreign(vm)).map(|vm| (vm.id.clone(), Likeness::of(vm))).collect();
         self.volumes = truth.volumes.iter().cloned().collect();
+        self.unproven = unproven(truth);
     }
 
     pub fn expect(&mut self, resource: &str, namespace: &str, name: &str) {
@@ -111,6 +114,10 @@ impl Memory {
                 }
             }
         }
+        for (id, name) in self.unproven.iter().filter(|(id, _)| !now.contains_key(id)) {
+            found.push(violation(4, "a machine was destroyed that carried no valid marker of ours", format!("{name} ({id})")));
+        }
+        self.unproven = unproven(truth);
         // Each change is reported once, and what a person did is the new state.
         self.foreign = truth.vms.iter().filter(|vm| is_foreign(vm)).map(|vm| (vm.id.clone(), Likeness::of(vm))).collect();
         let volumes: BTreeMap<String, String> = truth.volumes.iter().cloned().collect();
@@ -147,6 +154,13 @@ impl Memory {
         }
         found
     }
+}
+
+/// Machines without a marker that is valid for their own instance UUID.
+fn unproven(truth: &Truth) -> BTreeMap<VmId, String> {
+    let made = truth.vms.iter().filter(|vm| vm.origin == Origin::Api && !vm.is_template);
+    let is_valid = |vm: &VmTruth| !part(vm, INSTALLATION).is_empty() && part(vm, INSTANCE).eq_ignore_ascii_case(&vm.instance_uuid);
+    made.filter(|vm| !is_valid(vm)).map(|vm| (vm.id.clone(), vm.name.clone())).collect()
 }
 
 /// Rule 3: the marker is there from the moment of the clone.

@@ -159,9 +159,11 @@ async fn rule_4_foreign_machines_and_volumes_stay_as_they_are() {
     let mut start = truth();
     start.vms = vec![vm(1, Origin::Site), marked(2, "m")];
     start.volumes = vec![("v-1".into(), "[ds] fcd/v-1.vmdk".into())];
+    let given = start.clone();
     let fresh = |change: &dyn Fn(&mut Truth)| {
-        let checker = checker(&start);
-        assert!(checker.check(&start).is_empty());
+        let start = &given;
+        let checker = checker(start);
+        assert!(checker.check(start).is_empty());
         let mut now = start.clone();
         change(&mut now);
         rules(&checker.check(&now))
@@ -182,7 +184,13 @@ async fn rule_4_foreign_machines_and_volumes_stay_as_they_are() {
         none,
         "a person did it"
     );
+    let mut copy = marked(3, "m");
+    copy.instance_uuid = "another".into();
+    start.vms.push(copy);
     let checker = checker(&start);
+    let mut without = start.clone();
+    without.vms.pop();
+    assert_eq!(checker.check(&without)[0].what, "a machine was destroyed that carried no valid marker of ours");
     checker.person_acted(&truth());
     assert!(checker.check(&truth()).is_empty(), "a person destroyed it");
 }

@@ -199,7 +199,10 @@ impl Front {
             return Ok(no_etcd(request.uri().path()));
         }
         let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-        let begun = changes.then(|| self.nodes.options().hooks.before(KUBE, request.method().as_str(), request.uri().path()));
+        let begun = changes.then(|| {
+            let (method, object) = described(request.method(), request.uri().path());
+            self.nodes.options().hooks.before(KUBE, &method, &object)
+        });
         if let Some(Verdict::Fault(reason)) = begun.as_ref().map(|begun| &begun.verdict) {
             return Ok(failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", &format!("injected fault: {reason}")));
         }
@@ -212,6 +215,28 @@ impl Front {
             Some(Verdict::DropReply) => Err(std::io::Error::new(std::io::ErrorKind::ConnectionReset, "the reply is lost")),
         }
     }
+}
+
+/// A request in the words of hooks: `create secrets` on `kube-system`, `patch nodes/status` on `worker-1`.
+fn described(method: &Method, path: &str) -> (String, String) {
+    let verb = match method.as_str() {
+        "POST" => "create",
+        "PUT" => "update",
+        "PATCH" => "patch",
+        "DELETE" => "delete",
+        other => other,
+    };
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    // Without `api/v1` or `apis/group/version`.
+    let rest = parts.get(if parts.first() == Some(&"apis") { 3 } else { 2 }..).unwrap_or_default();
+    let (namespace, rest) = match rest {
+        ["namespaces", namespace, resource, rest @ ..] => (Some(*namespace), [&[*resource], rest].concat()),
+        _ => (None, rest.to_vec()),
+    };
+    let (resource, name, subresource) = (rest.first(), rest.get(1), rest.get(2));
+    let resource = [resource, subresource].into_iter().flatten().copied().collect::<Vec<_>>().join("/");
+    let object = [namespace, name.copied()].into_iter().flatten().collect::<Vec<_>>().join("/");
+    (format!("{verb} {resource}"), object)
 }
 
 /// The answer of a kube-apiserver whose etcd does not serve.
@@ -237,4 +262,21 @@ fn failure(code: StatusCode, reason: &str, message: &str) -> Response<Body> {
     *response.status_mut() = code;
     response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_have_words() {
+        for (method, path, expected, object) in [
+            (Method::POST, "/api/v1/namespaces/kube-system/secrets", "create secrets", "kube-system"),
+            (Method::PATCH, "/api/v1/nodes/worker-1/status", "patch nodes/status", "worker-1"),
+            (Method::DELETE, "/apis/apps/v1/namespaces/a/daemonsets/b", "delete daemonsets", "a/b"),
+            (Method::PUT, "/api/v1/namespaces/a", "update namespaces", "a"),
+        ] {
+            assert_eq!(described(&method, path), (expected.to_owned(), object.to_owned()));
+        }
+    }
 }
