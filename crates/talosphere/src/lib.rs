@@ -30,10 +30,11 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
+    // The Kubernetes client's own warnings show answers in full, Secrets included: they are never shown.
     let level = match cli.verbose {
-        0 => "warn",
-        1 => "warn,talosphere=debug",
-        _ => "debug",
+        0 => "warn,kube_client=off",
+        1 => "warn,talosphere=debug,kube_client=off",
+        _ => "debug,kube_client=off",
     };
     let subscriber =
         tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(tracing_subscriber::EnvFilter::new(level)).finish();
