@@ -54,6 +54,7 @@ pub fn reference(name: &str) -> Option<PathBuf> {
 pub struct Shell {
     pub folder: tempfile::TempDir,
     pub environment: BTreeMap<String, String>,
+    started: std::sync::atomic::AtomicUsize,
 }
 
 impl Shell {
@@ -71,7 +72,7 @@ impl Shell {
         std::os::unix::fs::symlink(binary(), bin.join("talosphere")).unwrap();
         let rest = std::env::var("PATH").unwrap_or_default();
         environment.insert("PATH".to_owned(), format!("{}:{rest}", bin.display()));
-        Self { folder, environment }
+        Self { folder, environment, started: std::sync::atomic::AtomicUsize::new(0) }
     }
 
     /// Takes `export NAME=value` lines into the environment.
@@ -116,8 +117,9 @@ impl Shell {
 
     /// Starts the binary itself in the background, so that it can be killed.
     pub fn start(&self, arguments: &[&str]) -> Background {
-        let out = self.folder.path().join(format!("out-{}", arguments.first().copied().unwrap_or_default()));
-        let err = self.folder.path().join(format!("err-{}", arguments.first().copied().unwrap_or_default()));
+        let number = self.started.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let out = self.folder.path().join(format!("out-{number}"));
+        let err = self.folder.path().join(format!("err-{number}"));
         let child = Command::new(binary())
             .args(arguments)
             .current_dir(self.folder.path())
