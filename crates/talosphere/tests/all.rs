@@ -9,7 +9,6 @@ mod all {
     mod defects;
     mod deletion;
     mod generated;
-    mod handover;
     mod inputs;
     mod journey;
     mod kills;

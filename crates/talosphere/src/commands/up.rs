@@ -145,8 +145,22 @@ pub async fn bring_up(
     timeout: Duration,
     seams: &Seams,
 ) -> Result<(), Problem> {
-    check(&session.api, order, seams).await?;
-    apply(&session.api, order, seams).await?;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let applied = match check(&session.api, order, seams).await {
+            Ok(()) => apply(&session.api, order, seams).await,
+            failed => failed,
+        };
+        match applied {
+            // The owner of the state went away in the middle: what was applied is kept, the rest follows.
+            // One that is closing refuses first.
+            Err(problem) if matches!(problem.code, Code::OwnerUnreachable | Code::ApiRefused) && !session.is_owner() && tries <= 3 => {
+                session.again(seams).await?;
+            }
+            outcome => break outcome?,
+        }
+    }
     for cluster in &order.clusters {
         wait(session, order, cluster, timeout, seams).await?;
         seams.printer.line(format!("Cluster {cluster} is ready"));
