@@ -19,7 +19,7 @@ use crate::options::User;
 use crate::server::ApiServer;
 
 /// How long requests in work may take once the end was asked for.
-const GRACE: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(2);
 
 /// How long the listener rests after a failure.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

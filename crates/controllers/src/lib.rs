@@ -146,7 +146,7 @@ impl Selection {
 }
 
 /// How long logging out of vCenters may take at the end.
-const LOGOUT: Duration = Duration::from_secs(5);
+const LOGOUT: Duration = Duration::from_secs(2);
 
 /// Controllers that run.
 #[derive(Debug)]

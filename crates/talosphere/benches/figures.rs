@@ -20,7 +20,7 @@ use process::{Background, Shell, binary, root};
 use serde_json::json;
 use talosphere::follow::{Step, until};
 use talosphere::host::session::Session;
-use talosphere::tree::{remains, verdict};
+use talosphere::tree::{kinds, remaining_kinds, remains, verdict};
 use world::{PATIENCE, Setup, World, run};
 
 /// How often each thing is measured; the median counts.
@@ -131,13 +131,13 @@ fn journey(seed: u64) -> String {
         let (merge, json) = (Some("application/merge-patch+json"), Some("application/json"));
         session.api.send(Method::PATCH, &format!("{clusters}/machinedeployments/demo-workers"), merge, Some(&patch)).await.unwrap();
         let scaled = |objects: &_| if verdict(objects, "demo").is_ready { done() } else { wait() };
-        until(&mut session, &world.seams, "default", PATIENCE, scaled).await.unwrap();
+        until(&mut session, &world.seams, "default", &kinds(), PATIENCE, scaled).await.unwrap();
         let uid = session.api.get(&format!("{clusters}/clusters/demo")).await.unwrap().unwrap()["metadata"]["uid"].clone();
         let uid = uid.as_str().unwrap().to_owned();
         let options = json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"});
         session.api.send(Method::DELETE, &format!("{clusters}/clusters/demo"), json, Some(&options)).await.unwrap();
         let gone = |objects: &_| if remains(objects, "demo", &uid).is_empty() { done() } else { wait() };
-        until(&mut session, &world.seams, "default", PATIENCE, gone).await.unwrap();
+        until(&mut session, &world.seams, "default", &remaining_kinds(), PATIENCE, gone).await.unwrap();
         assert!(world.simulator.truth().vms.iter().all(|vm| vm.is_template), "VMs are left");
         world.log()
     })

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use http::{Method, Request};
+use kube::api::ApiResource;
 use kube::core::Status;
 use kube::core::response::StatusCause;
 use serde_json::{Map, Value, json};
@@ -50,6 +51,13 @@ pub struct Resource {
 }
 
 impl Resource {
+    /// The kind, as a client asks for it.
+    pub fn api_resource(&self) -> ApiResource {
+        let api_version = self.prefix.trim_start_matches("/apis/").trim_start_matches("/api/").to_owned();
+        let version = api_version.rsplit('/').next().unwrap_or_default().to_owned();
+        ApiResource { group: self.group.clone(), version, api_version, kind: self.kind.clone(), plural: self.plural.clone() }
+    }
+
     /// The path of the collection, or of one object.
     pub fn path(&self, namespace: &str, name: Option<&str>) -> String {
         let mut path = self.prefix.clone();

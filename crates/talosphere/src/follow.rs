@@ -8,16 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::api::{ApiResource, DynamicObject};
-use runtime::reconcile::{Store, Stores};
+use runtime::reconcile::{Link, Store, Stores};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::host::session::Session;
 use crate::problem::{Code, Problem};
 use crate::seams::Seams;
-use crate::tree::{KINDS, Node, Objects};
+use crate::tree::{Node, Objects};
 
-/// Watches over the kinds of a cluster's tree.
+/// Watches over kinds of objects.
 #[derive(Debug)]
 pub struct Follower {
     stores: Vec<Store<DynamicObject>>,
@@ -33,21 +33,14 @@ impl Drop for Follower {
 
 impl Follower {
     /// Starts the watches. Must be called in a runtime.
-    pub fn start(client: kube::Client, seams: &Seams) -> Self {
+    pub fn start(client: kube::Client, kinds: &[ApiResource], seams: &Seams) -> Self {
         let token = CancellationToken::new();
         let stores = Stores::new(client, seams.clock.clone(), &seams.random.child("follower"), token.clone());
         let changed = Arc::new(Notify::new());
-        let stores: Vec<Store<DynamicObject>> = KINDS
+        let stores: Vec<Store<DynamicObject>> = kinds
             .iter()
-            .map(|(group, version, kind, plural)| {
-                let resource = ApiResource {
-                    group: (*group).to_owned(),
-                    version: (*version).to_owned(),
-                    api_version: format!("{group}/{version}"),
-                    kind: (*kind).to_owned(),
-                    plural: (*plural).to_owned(),
-                };
-                let store: Store<DynamicObject> = stores.dynamic(resource);
+            .map(|resource| {
+                let store: Store<DynamicObject> = stores.dynamic(resource.clone());
                 let notify = changed.clone();
                 store.subscribe(move |_, _| notify.notify_one());
                 let (notify, mut links, token) = (changed.clone(), store.links(), token.clone());
@@ -62,10 +55,11 @@ impl Follower {
         Self { stores, changed, token }
     }
 
-    /// Completes when every kind was read once, or the connection failed.
+    /// Completes when every kind was read once, or could not be read.
     pub async fn synced(&self) {
         for store in &self.stores {
-            store.synced().await;
+            // The store, and with it the sender, lives in `self`.
+            let _ = store.links().wait_for(|link| *link != Link::Starting).await;
         }
     }
 
@@ -74,18 +68,20 @@ impl Follower {
         self.changed.notified().await;
     }
 
-    /// Whether the server went away.
+    /// Whether the server went away: nothing is followed any more, or some kind was never read.
     pub fn is_lost(&self) -> bool {
-        self.stores.iter().all(|store| matches!(store.link(), runtime::reconcile::Link::Disconnected { .. }))
+        self.stores.iter().all(|store| matches!(store.link(), Link::Disconnected { .. }))
+            || self.stores.iter().any(|store| matches!(store.link(), Link::Disconnected { is_synced: false, .. }))
     }
 
-    /// The objects of a namespace, as last seen.
+    /// The objects of a namespace (empty: those that have none), as last seen.
     pub fn objects(&self, namespace: &str) -> Objects {
         let mut objects = Objects::default();
-        for (store, (_, _, kind, _)) in self.stores.iter().zip(KINDS) {
-            for object in store.in_namespace(namespace) {
-                if let Ok(value) = serde_json::to_value(&*object) {
-                    objects.put(kind, value);
+        for store in &self.stores {
+            let ours = |object: &&Arc<DynamicObject>| object.metadata.namespace.as_deref().unwrap_or_default() == namespace;
+            for object in store.all().iter().filter(ours) {
+                if let Ok(value) = serde_json::to_value(&**object) {
+                    objects.put(store.kind(), value);
                 }
             }
         }
@@ -108,7 +104,7 @@ pub enum Step<T> {
     Fail(Problem),
 }
 
-/// Follows a namespace until `look` says that the goal is reached or cannot be.
+/// Follows the objects of some kinds in a namespace until `look` says that the goal is reached or cannot be.
 ///
 /// # Errors
 /// What `look` fails with; `NotReadyInTime` with what was waited for, after `timeout`.
@@ -116,17 +112,18 @@ pub async fn until<T>(
     session: &mut Session,
     seams: &Seams,
     namespace: &str,
+    kinds: &[ApiResource],
     timeout: Duration,
     mut look: impl FnMut(&Objects) -> Step<T>,
 ) -> Result<T, Problem> {
     let limit = seams.clock.instant() + timeout;
     let mut shown: BTreeMap<String, String> = BTreeMap::new();
-    let mut follower = Follower::start(session.api.client().clone(), seams);
+    let mut follower = Follower::start(session.api.client().clone(), kinds, seams);
     loop {
         follower.synced().await;
         if follower.is_lost() && !session.is_owner() {
             session.again(seams).await?;
-            follower = Follower::start(session.api.client().clone(), seams);
+            follower = Follower::start(session.api.client().clone(), kinds, seams);
             continue;
         }
         let waiting = match look(&follower.objects(namespace)) {

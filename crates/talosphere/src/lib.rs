@@ -13,6 +13,7 @@ pub mod output;
 pub mod problem;
 pub mod render;
 pub mod seams;
+pub mod signal;
 pub mod site;
 pub mod state;
 pub mod tree;

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use kube::api::ApiResource;
 use serde_json::{Value, json};
 
 /// The kinds a tree is made of, in their hub versions.
@@ -24,6 +25,27 @@ pub const KINDS: &[(&str, &str, &str, &str)] = &[
     ("addons.cluster.x-k8s.io", "v1beta2", "ClusterResourceSet", "clusterresourcesets"),
     ("addons.cluster.x-k8s.io", "v1beta2", "ClusterResourceSetBinding", "clusterresourcesetbindings"),
 ];
+
+/// The kinds of a tree, as a client asks for them.
+pub fn kinds() -> Vec<ApiResource> {
+    KINDS.iter().map(|(group, version, kind, plural)| resource(group, version, kind, plural)).collect()
+}
+
+/// The kinds that are gone when a deleted cluster is gone: those of its tree, and what is generated for it.
+pub fn remaining_kinds() -> Vec<ApiResource> {
+    let generated = [resource("", "v1", "Secret", "secrets"), resource("ipam.cluster.x-k8s.io", "v1beta2", "IPAddress", "ipaddresses")];
+    kinds().into_iter().chain(generated).collect()
+}
+
+fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
+    ApiResource {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        api_version: if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") },
+        kind: kind.to_owned(),
+        plural: plural.to_owned(),
+    }
+}
 
 /// How an object stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -258,9 +280,9 @@ pub fn remains(objects: &Objects, cluster: &str, uid: &str) -> Vec<String> {
     if objects.get("Cluster", cluster).is_some_and(|object| text(object, "/metadata/uid") == uid) {
         left.push(format!("Cluster {cluster}"));
     }
-    for (_, _, kind, _) in KINDS.iter().filter(|(_, _, kind, _)| *kind != "Cluster") {
-        for object in objects.of_cluster(kind, cluster) {
-            left.push(format!("{kind} {}", text(object, "/metadata/name")));
+    for kind in remaining_kinds().into_iter().filter(|kind| kind.kind != "Cluster") {
+        for object in objects.of_cluster(&kind.kind, cluster) {
+            left.push(format!("{} {}", kind.kind, text(object, "/metadata/name")));
         }
     }
     left

@@ -9,6 +9,7 @@ mod all {
     mod defects;
     mod deletion;
     mod generated;
+    mod handover;
     mod inputs;
     mod journey;
     mod kills;

@@ -6,7 +6,7 @@
 mod accessor;
 mod direct;
 mod job;
-mod kubeconfig;
+pub mod kubeconfig;
 
 use std::fmt;
 use std::sync::Arc;

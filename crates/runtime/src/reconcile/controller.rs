@@ -26,7 +26,7 @@ use crate::random::Random;
 /// A reconcile that takes longer has hung: it is dropped and counts as failed.
 const LONGEST_RUN: Duration = Duration::from_secs(300);
 /// How long running reconciles may go on after the end was asked for.
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(2);
 
 tokio::task_local! {
     /// The controller and key whose reconcile this task carries out now.

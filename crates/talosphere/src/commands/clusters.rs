@@ -5,17 +5,14 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use controllers::workload::kubeconfig;
 use runtime::http::{Connector, kube_client};
-use runtime::keys::PrivateKey;
-use runtime::tls::{ClientTls, Identity, authorities};
-use runtime::x509::{certificate_from_pem, certificates_from_pem};
 use serde_json::Value;
 
 use crate::apply::{Api, unreachable};
 use crate::cli::OfCluster;
 use crate::host::session::Session;
 use crate::problem::{Code, Problem};
-use crate::render::yaml;
 use crate::seams::Seams;
 use crate::state::StateDirectory;
 
@@ -141,28 +138,11 @@ async fn workload(api: &Api, namespace: &str, cluster: &str, seams: &Seams) -> R
     let unusable = |why: &dyn std::fmt::Display| {
         Problem::new(Code::Internal, format!("the kubeconfig of Cluster {cluster} cannot be used")).because(why.to_string())
     };
-    let config = yaml::parse(&text, 1).map_err(|error| unusable(&error))?;
-    let field = |pointer: &str| config.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-    let decoded = |pointer: &str| {
-        let bytes = field(pointer).and_then(|encoded| STANDARD.decode(encoded).ok());
-        bytes.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| unusable(&format!("{pointer} is missing")))
-    };
-    let server = field("/clusters/0/cluster/server").unwrap_or_default();
-    let authority = server.trim_start_matches("https://").trim_end_matches('/').to_owned();
-    let roots = certificates_from_pem(&decoded("/clusters/0/cluster/certificate-authority-data")?).map_err(|error| unusable(&error))?;
-    let certificate = certificate_from_pem(&decoded("/users/0/user/client-certificate-data")?).map_err(|error| unusable(&error))?;
-    let key = PrivateKey::from_pem(&decoded("/users/0/user/client-key-data")?).map_err(|error| unusable(&error))?;
-    let tls = ClientTls {
-        verifier: authorities(&roots).map_err(|error| unusable(&error))?,
-        identity: Some(Identity { chain: vec![certificate], key: key.as_rustls() }),
-        server_name: None,
-        alpn: vec![b"http/1.1".to_vec()],
-    };
+    let settings = kubeconfig::parse(&text).map_err(|error| unusable(&error))?;
     let planes = machines(api, namespace, cluster).await?.into_iter().filter(|machine| machine.is_control_plane);
     let address = planes.filter_map(|machine| machine.address).next().ok_or_else(|| unusable(&"no control plane has an address"))?;
-    let port = authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(6443);
-    let connector = Connector::secured(Arc::clone(&seams.dialer), seams.tls.clone(), tls).to(&address, port);
-    kube_client(connector, &authority, "default").map_err(|error| unusable(&error))
+    let connector = Connector::secured(Arc::clone(&seams.dialer), seams.tls.clone(), settings.tls).to(&address, settings.port);
+    kube_client(connector, &settings.authority, "default").map_err(|error| unusable(&error))
 }
 
 /// Warns of nodes that stay closed to pods because no cloud provider opens them.

@@ -4,15 +4,16 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{duration, interrupted, preflight};
+use super::{duration, preflight};
 use crate::apply::unreachable;
 use crate::cli::Delete;
 use crate::follow::{Step, until};
 use crate::host::session::Session;
 use crate::problem::{Code, Problem};
 use crate::seams::Seams;
+use crate::signal::interrupted;
 use crate::state::StateDirectory;
-use crate::tree::tree;
+use crate::tree::{remaining_kinds, tree};
 
 /// Runs the command.
 ///
@@ -55,7 +56,7 @@ async fn delete(args: &Delete, timeout: Duration, session: &mut Session, seams: 
     seams.printer.line(format!("{} is being deleted", resource.display(&args.name)));
     if is_cluster {
         let name = args.name.clone();
-        until(session, seams, namespace, timeout, |objects| {
+        until(session, seams, namespace, &remaining_kinds(), timeout, |objects| {
             let left: Vec<String> = crate::tree::remains(objects, &name, &uid);
             let tree = tree(objects, &name);
             if left.is_empty() { Step::Done { tree, value: () } } else { Step::Wait { tree, waiting: left } }
@@ -63,26 +64,19 @@ async fn delete(args: &Delete, timeout: Duration, session: &mut Session, seams: 
         .await?;
         return prove(args, look, session, namespace, seams).await;
     }
-    let limit = seams.clock.instant() + timeout;
-    while session
-        .api
-        .get(&path)
-        .await
-        .map_err(|error| unreachable(&error))?
-        .is_some_and(|live| live.pointer("/metadata/uid").and_then(Value::as_str) == Some(uid.as_str()))
-    {
-        if seams.clock.instant() >= limit {
-            return Err(Problem::new(Code::NotReadyInTime, format!("{} is still there", resource.display(&args.name)))
-                .remedy("run the same command again"));
-        }
-        seams.clock.sleep(Duration::from_millis(200)).await;
-    }
-    seams.printer.line(format!("{} deleted", resource.display(&args.name)));
+    let (shown, kind) = (resource.display(&args.name), resource.kind.clone());
+    until(session, seams, if resource.is_namespaced { namespace } else { "" }, &[resource.api_resource()], timeout, |objects| {
+        let live =
+            objects.get(&kind, &args.name).filter(|live| live.pointer("/metadata/uid").and_then(Value::as_str) == Some(uid.as_str()));
+        let Some(live) = live else { return Step::Done { tree: None, value: () } };
+        let finalizers = live.pointer("/metadata/finalizers").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        let holds: Vec<&str> = finalizers.collect();
+        Step::Wait { tree: None, waiting: vec![format!("{shown} is held by its finalizers: {}", holds.join(", "))] }
+    })
+    .await?;
+    seams.printer.line(format!("{shown} deleted"));
     Ok(())
 }
-
-/// For how long objects that go with a Cluster may outlive it.
-const COLLECTION: Duration = Duration::from_secs(15);
 
 /// Objects that are labelled as the cluster's: generated Secrets, claims, addresses.
 async fn listed(args: &Delete, session: &Session, namespace: &str) -> Result<Vec<String>, Problem> {
@@ -104,13 +98,7 @@ async fn listed(args: &Delete, session: &Session, namespace: &str) -> Result<Vec
 
 /// Counts what is left of a deleted cluster: generated Secrets, claims, addresses; VMs by a look in vCenter.
 async fn prove(args: &Delete, look: Option<preflight::Look>, session: &Session, namespace: &str, seams: &Seams) -> Result<(), Problem> {
-    // What goes with the Cluster is collected after it; a moment is given to that.
-    let limit = seams.clock.instant() + COLLECTION;
     let mut left = listed(args, session, namespace).await?;
-    while !left.is_empty() && seams.clock.instant() < limit {
-        seams.clock.sleep(Duration::from_millis(100)).await;
-        left = listed(args, session, namespace).await?;
-    }
     let looked = match look {
         Some(look) => {
             left.extend(look.left(seams).await?);

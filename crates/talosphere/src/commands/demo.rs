@@ -7,15 +7,16 @@ use std::path::PathBuf;
 
 use tokio::net::TcpListener;
 
+use super::input;
 use super::simulate::{login, neighbours, own_values, start};
 use super::up::{Order, bring_up};
-use super::{input, interrupted};
 use crate::cli::Demo;
 use crate::environment::Environment;
 use crate::host::session::Session;
 use crate::problem::{Code, Problem};
 use crate::render::values::Values;
 use crate::seams::Seams;
+use crate::signal::interrupted;
 use crate::site::{Login, site};
 use crate::state::StateDirectory;
 

@@ -18,7 +18,7 @@ pub async fn run(args: &Describe, directory: &StateDirectory, seams: &Seams) -> 
             .remedy(format!("talosphere describe cluster NAME; `talosphere get {} {} -o yaml` shows one object", args.kind, args.name)));
     }
     let session = Session::reading(directory, "describe", seams).await?;
-    let follower = Follower::start(session.api.client().clone(), seams);
+    let follower = Follower::start(session.api.client().clone(), &crate::tree::kinds(), seams);
     follower.synced().await;
     let objects = follower.objects(&args.namespace.namespace);
     drop(follower);

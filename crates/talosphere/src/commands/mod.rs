@@ -54,19 +54,6 @@ fn state(given: Option<PathBuf>, seams: &Seams) -> Result<StateDirectory, Proble
     StateDirectory::open(&path)
 }
 
-/// Completes when the user interrupts (SIGINT) or ends (SIGTERM) the command.
-pub async fn interrupted() {
-    let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        Ok(signal) => signal,
-        // Without a handler the signal ends the process, which is safe at any time.
-        Err(_) => return std::future::pending().await,
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
-    }
-}
-
 /// A duration as Go writes it: `90s`, `30m`, `1h30m`; the unit is needed.
 ///
 /// # Errors

@@ -2,15 +2,16 @@
 
 use serde_json::{Value, json};
 
-use super::{duration, interrupted};
+use super::duration;
 use crate::apply::unreachable;
 use crate::cli::Scale;
 use crate::follow::{Step, until};
 use crate::host::session::Session;
 use crate::problem::{Code, Problem};
 use crate::seams::Seams;
+use crate::signal::interrupted;
 use crate::state::StateDirectory;
-use crate::tree::{tree, verdict};
+use crate::tree::{kinds, tree, verdict};
 
 /// Runs the command.
 ///
@@ -64,7 +65,7 @@ async fn scale(
     let cluster = object.pointer("/spec/clusterName").or(label).and_then(Value::as_str).map(str::to_owned);
     let Some(cluster) = cluster.filter(|_| !args.no_wait) else { return Ok(()) };
     let wanted = u64::from(args.replicas);
-    until(session, seams, namespace, timeout, |objects| {
+    until(session, seams, namespace, &kinds(), timeout, |objects| {
         let verdict = verdict(objects, &cluster);
         let tree = tree(objects, &cluster);
         // The verdict counts against the specification; until the view has the new number, it is about the old one.

@@ -2,12 +2,12 @@
 
 use controllers::{REGISTRATIONS, Selection};
 
-use super::interrupted;
 use crate::cli::Serve;
 use crate::host::{Host, Work};
 use crate::problem::{Code, Problem};
 use crate::render::yaml;
 use crate::seams::Seams;
+use crate::signal::interrupted;
 use crate::state::{StateDirectory, write_private};
 
 /// Runs the command until it is interrupted.

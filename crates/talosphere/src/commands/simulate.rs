@@ -5,11 +5,12 @@ use std::sync::Arc;
 use simulator::{Latency, Simulator};
 use tokio::net::TcpListener;
 
-use super::{input, interrupted};
+use super::input;
 use crate::cli::Simulate;
 use crate::environment::Environment;
 use crate::problem::{Code, Problem};
 use crate::seams::Seams;
+use crate::signal::interrupted;
 use crate::site::{Login, site};
 
 /// What the templates of a site may use before the site exists; everything else wins over it.

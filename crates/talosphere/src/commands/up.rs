@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{clusters, duration, input, interrupted, preflight};
+use super::{clusters, duration, input, preflight};
 use crate::apply::{Api, Outcome, unreachable};
 use crate::cli::Up;
 use crate::follow::{Step, until};
@@ -18,8 +18,9 @@ use crate::render::Manifest;
 use crate::render::values::Values;
 use crate::render::yaml;
 use crate::seams::Seams;
+use crate::signal::interrupted;
 use crate::state::StateDirectory;
-use crate::tree::{tree, verdict};
+use crate::tree::{kinds, tree, verdict};
 
 /// Ties a ClusterResourceSet of `--workload` files to its Cluster.
 const WORKLOAD_LABEL: &str = "talosphere.dev/workload";
@@ -253,7 +254,7 @@ async fn apply(api: &Api, order: &Order, seams: &Seams) -> Result<(), Problem> {
 }
 
 async fn wait(session: &mut Session, order: &Order, cluster: &str, timeout: Duration, seams: &Seams) -> Result<(), Problem> {
-    until(session, seams, &order.namespace, timeout, |objects| {
+    until(session, seams, &order.namespace, &kinds(), timeout, |objects| {
         let verdict = verdict(objects, cluster);
         let tree = tree(objects, cluster);
         if verdict.is_ready { Step::Done { tree, value: () } } else { Step::Wait { tree, waiting: verdict.waiting } }

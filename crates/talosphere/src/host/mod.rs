@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use self::pki::Pki;
 use crate::problem::{Code, Problem};
 use crate::seams::Seams;
+use crate::signal::interrupted;
 use crate::state::{Owner, Ownership};
 
 /// A running host.
@@ -120,8 +121,15 @@ impl Host {
         }
     }
 
-    /// Ends controllers, then the API, then ownership.
+    /// Ends controllers, then the API, then ownership, within seconds. Interrupted a second time it ends at once, which is as safe as a kill.
     pub async fn stop(self, seams: &Seams) {
+        tokio::select! {
+            () = self.stop_in_order(seams) => {}
+            () = interrupted() => {}
+        }
+    }
+
+    async fn stop_in_order(self, seams: &Seams) {
         self.token.cancel();
         let had_controllers = self.running.is_some();
         if let Some(running) = self.running {

@@ -21,8 +21,8 @@ pub struct Session {
     place: Option<(StateDirectory, String)>,
 }
 
-/// For how long a directory that is owned, but whose owner does not answer yet, is waited for.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+/// For how long a directory is waited for whose owner does not answer: it starts, or it ends, which takes it a few seconds.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
 impl Session {
     /// For a command that changes things: client of the owner, else owner.
