@@ -129,6 +129,8 @@ pub mod annotations {
     pub const CONVERSION_DATA: &str = "talosphere.dev/conversion-data";
     /// When addresses of a pool were released and by whom they were held, for the rest before reuse. Ours.
     pub const POOL_LEDGER: &str = "talosphere.dev/address-ledger";
+    /// On a VSphereVM: a clone was asked for, and what is needed to find the machine and to prove whose it is. Ours.
+    pub const CLONE_INTENT: &str = "talosphere.dev/clone-intent";
 }
 
 /// Finalizers.

@@ -1,6 +1,6 @@
 //! A real vCenter behind the trait: session, watch, caches.
 //!
-//! Per machine, from nothing to powered on: clone, one read (MAC addresses, UUIDs), reconfigure, power on. Everything else is shared or comes with the long poll.
+//! Per machine, from nothing to powered on: two questions for one that is there already, clone, one read (MAC addresses, UUIDs), reconfigure, power on. Everything else is shared or comes with the long poll.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::connection::{Connection, Counters, Transport, Trust, shown_thumbprint
 use crate::error::{Reaction, VSphereError};
 use crate::inventory::{self, Placement, PlacementRequest, Site, Template};
 use crate::machine::{PROPERTIES, VirtualMachine};
-use crate::marker::Marker;
+use crate::marker::{Marker, Owner};
 use crate::session::Session;
 use crate::spec::{CloneRequest, Remarks, clone_spec};
 use crate::tree::{Tree, nearest};
@@ -34,8 +34,6 @@ use crate::watch::{Link, Listeners, Seen, Task, Watch};
 
 /// How long a task that the watch does not show yet is waited for before it is asked about.
 const TASK_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a newly watched folder may take to be known before the server is asked instead.
-const FOLDER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// One vCenter in the name of one account.
 #[derive(Debug)]
@@ -274,19 +272,21 @@ impl Client {
         inventory.placements.clear();
     }
 
-    async fn wait_for_folder(&self, folder: &ManagedObjectReference) -> Option<Vec<(ManagedObjectReference, Seen)>> {
-        let mut changes = self.watch.changes();
-        let known = async {
-            loop {
-                if let Some(machines) = self.watch.machines_in(folder) {
-                    return Some(machines);
-                }
-                if matches!(self.watch.link(), Link::Down { .. }) || changes.changed().await.is_err() {
-                    return None;
-                }
+    /// The machines that carry a marker, as far as it takes to judge it.
+    async fn marked(&self, action: &str) -> Result<Vec<(VirtualMachine, Marker)>, VSphereError> {
+        let objects = self.retrieve(action, |content| inventory::markers_spec(&content.root_folder)).await?;
+        let mut marked = Vec::new();
+        for object in objects {
+            let machine = VirtualMachine::read(&object).map_err(|error| VSphereError::Protocol {
+                server: self.server.clone(),
+                method: "RetrievePropertiesEx".to_owned(),
+                reason: error.to_string(),
+            })?;
+            if let Some(marker) = Marker::read(&machine.extra_config) {
+                marked.push((machine, marker));
             }
-        };
-        tokio::time::timeout(FOLDER_PATIENCE, known).await.ok().flatten()
+        }
+        Ok(marked)
     }
 
     async fn read_task(&self, task: &ManagedObjectReference) -> Result<Option<Task>, VSphereError> {
@@ -346,26 +346,9 @@ impl VCenter for Client {
         Ok(placement)
     }
 
-    async fn find(
-        &self,
-        placement: &Placement,
-        name: &str,
-        instance_uuid: &str,
-        is_fresh: bool,
-    ) -> Result<Vec<ManagedObjectReference>, VSphereError> {
-        if !is_fresh && let Some(machines) = self.wait_for_folder(&placement.folder).await {
-            let is_it = |seen: &Seen| seen.name == name || seen.instance_uuid.eq_ignore_ascii_case(instance_uuid);
-            return Ok(machines.into_iter().filter(|(_, seen)| is_it(seen)).map(|(reference, _)| reference).collect());
-        }
-        let mut found = self.find_instance(instance_uuid).await?;
-        if let Some(named) = self.find_path(&format!("{}/{}", placement.folder_path, escape(name))).await?
-            && named.kind == "VirtualMachine"
-        {
-            found.push(named);
-        }
-        found.sort();
-        found.dedup();
-        Ok(found)
+    async fn find_named(&self, folder_path: &str, name: &str) -> Result<Option<ManagedObjectReference>, VSphereError> {
+        let found = self.find_path(&format!("{folder_path}/{}", escape(name))).await?;
+        Ok(found.filter(|found| found.kind == "VirtualMachine"))
     }
 
     async fn find_instance(&self, instance_uuid: &str) -> Result<Vec<ManagedObjectReference>, VSphereError> {
@@ -386,21 +369,17 @@ impl VCenter for Client {
     }
 
     async fn machines_of_cluster(&self, cluster: &str) -> Result<Vec<String>, VSphereError> {
-        let objects = self.retrieve("looking for machines of the cluster", |content| inventory::markers_spec(&content.root_folder)).await?;
-        let mut names = Vec::new();
-        for object in objects {
-            let machine = VirtualMachine::read(&object).map_err(|error| VSphereError::Protocol {
-                server: self.server.clone(),
-                method: "RetrievePropertiesEx".to_owned(),
-                reason: error.to_string(),
-            })?;
-            let marker = Marker::read(&machine.extra_config).filter(|marker| marker.is_valid_for(&machine.instance_uuid));
-            if marker.is_some_and(|marker| marker.owner.cluster == cluster) {
-                names.push(machine.name);
-            }
-        }
+        let marked = self.marked("looking for machines of the cluster").await?;
+        let is_it =
+            |(machine, marker): &(VirtualMachine, Marker)| marker.owner.cluster == cluster && marker.is_valid_for(&machine.instance_uuid);
+        let mut names: Vec<String> = marked.into_iter().filter(is_it).map(|(machine, _)| machine.name).collect();
         names.sort();
         Ok(names)
+    }
+
+    async fn machines_of(&self, owner: &Owner) -> Result<Vec<ManagedObjectReference>, VSphereError> {
+        let marked = self.marked("looking for machines by their marker").await?;
+        Ok(marked.into_iter().filter(|(_, marker)| marker.owner == *owner).map(|(machine, _)| machine.reference).collect())
     }
 
     async fn machine(&self, machine: &ManagedObjectReference) -> Result<Option<VirtualMachine>, VSphereError> {

@@ -10,6 +10,7 @@ use vsphere_wire::machine::VirtualMachineConfigSpec;
 use crate::error::VSphereError;
 use crate::inventory::{Placement, PlacementRequest};
 use crate::machine::VirtualMachine;
+use crate::marker::Owner;
 use crate::session::Secret;
 use crate::spec::{CloneRequest, Remarks};
 use crate::watch::{Link, Listener, Seen, Task};
@@ -40,17 +41,14 @@ pub trait VCenter: Debug + Send + Sync {
     /// Resolves a placement; kept until something of it turns out to be gone.
     async fn place(&self, request: &PlacementRequest) -> Result<Arc<Placement>, VSphereError>;
 
-    /// The machines that have this name in this folder, or this instance UUID anywhere. `is_fresh` asks the server itself: after an effect whose outcome is unknown.
-    async fn find(
-        &self,
-        placement: &Placement,
-        name: &str,
-        instance_uuid: &str,
-        is_fresh: bool,
-    ) -> Result<Vec<ManagedObjectReference>, VSphereError>;
+    /// The machine of this name in this folder (by its path), asked of the server itself.
+    async fn find_named(&self, folder_path: &str, name: &str) -> Result<Option<ManagedObjectReference>, VSphereError>;
 
     /// The machines with this instance UUID, asked of the server itself.
     async fn find_instance(&self, instance_uuid: &str) -> Result<Vec<ManagedObjectReference>, VSphereError>;
+
+    /// The machines whose marker, valid or not, names this owner, asked of the server itself.
+    async fn machines_of(&self, owner: &Owner) -> Result<Vec<ManagedObjectReference>, VSphereError>;
 
     /// The names of the machines with a valid marker of this Cluster (by uid), whichever installation made them, asked of the server
     /// itself: the look that proves that nothing is left.

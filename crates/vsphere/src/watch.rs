@@ -7,7 +7,8 @@
 //!     +--- after a growing delay, all over; what did not come again by the first answer has gone
 //! ```
 //!
-//! What is seen here is never the reason to destroy or to clone: it wakes, and it spares questions. While nothing changes, the server is asked once in five minutes.
+//! What is seen here is never the reason to destroy or to clone: before these the server itself is asked. It wakes, it shows how a task ends and that a machine still runs.
+//! While nothing changes, the server is asked once in five minutes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -191,8 +192,8 @@ struct World {
     /// With the round in which each was last heard of.
     machines: BTreeMap<ManagedObjectReference, (u64, Seen)>,
     tasks: BTreeMap<ManagedObjectReference, (u64, Task)>,
-    /// Folders to be watched, and whether their first answer has come in this round.
-    folders: BTreeMap<ManagedObjectReference, bool>,
+    /// Folders to be watched.
+    folders: BTreeSet<ManagedObjectReference>,
     round: u64,
     link: Option<Link>,
 }
@@ -228,14 +229,7 @@ impl Watch {
 
     /// Asks for a folder's machines to be watched.
     pub(crate) fn want(&self, folder: &ManagedObjectReference) {
-        let is_new = {
-            let mut world = self.world();
-            let is_new = !world.folders.contains_key(folder);
-            if is_new {
-                world.folders.insert(folder.clone(), false);
-            }
-            is_new
-        };
+        let is_new = self.world().folders.insert(folder.clone());
         if is_new {
             self.demand.notify_one();
         }
@@ -248,16 +242,6 @@ impl Watch {
         {
             self.demand.notify_one();
         }
-    }
-
-    /// The machines of a folder, when it is followed; None when nothing is known for sure.
-    pub(crate) fn machines_in(&self, folder: &ManagedObjectReference) -> Option<Vec<(ManagedObjectReference, Seen)>> {
-        let world = self.world();
-        let is_sure = world.folders.get(folder) == Some(&true) && world.link == Some(Link::Up);
-        is_sure.then(|| {
-            let inside = world.machines.iter().filter(|(_, (_, seen))| seen.folder.as_ref() == Some(folder));
-            inside.map(|(reference, (_, seen))| (reference.clone(), seen.clone())).collect()
-        })
     }
 
     /// A machine as last seen.
@@ -394,13 +378,13 @@ impl Watch {
                     self.apply(&set);
                     if is_first && !is_truncated {
                         is_first = false;
-                        self.end_first_answer(&watched);
+                        self.end_first_answer();
                     }
                 }
                 Ok(None) => {
                     if is_first {
                         is_first = false;
-                        self.end_first_answer(&watched);
+                        self.end_first_answer();
                     }
                 }
                 Err(VSphereError::Fault { fault, .. }) if fault.kind == "RequestCanceled" => {}
@@ -415,21 +399,14 @@ impl Watch {
     }
 
     fn begin_round(&self) {
-        let mut world = self.world();
-        world.round += 1;
-        for is_known in world.folders.values_mut() {
-            *is_known = false;
-        }
+        self.world().round += 1;
     }
 
     /// The first answer is complete: what did not come again is gone.
-    fn end_first_answer(&self, watched: &BTreeSet<ManagedObjectReference>) {
+    fn end_first_answer(&self) {
         let changes: Vec<Change> = {
             let mut world = self.world();
             let round = world.round;
-            for (folder, is_known) in &mut world.folders {
-                *is_known |= watched.contains(folder);
-            }
             let gone: Vec<ManagedObjectReference> =
                 world.machines.iter().filter(|(_, (heard, _))| *heard < round).map(|(reference, _)| reference.clone()).collect();
             for reference in &gone {
@@ -444,8 +421,6 @@ impl Watch {
         };
         self.tell(&changes);
         self.set_link(Link::Up);
-        // A folder that became known is news for those who wait for it.
-        self.changed.send_modify(|count| *count += 1);
     }
 
     async fn watch_tasks(&self, session: &Session, login: &LoggedIn, collector: &ManagedObjectReference) -> Result<(), VSphereError> {
@@ -483,7 +458,7 @@ impl Watch {
     ) -> Result<bool, VSphereError> {
         let Some(views) = login.content.view_manager.clone() else { return Ok(false) };
         let wanted: Vec<ManagedObjectReference> =
-            self.world().folders.keys().filter(|folder| !watched.contains(*folder)).cloned().collect();
+            self.world().folders.iter().filter(|folder| !watched.contains(*folder)).cloned().collect();
         let mut is_added = false;
         for folder in wanted {
             let view = CreateContainerView {

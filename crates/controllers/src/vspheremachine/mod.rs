@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use runtime::reconcile::{Action, Error, ObjectKey, Reconciler, Store};
 
 use crate::edit::{cluster_name, is_paused};
+use crate::vspherevm::intent::Intent;
 use crate::{Started, Wiring};
 use act::Act;
 use plan::Observed;
@@ -74,6 +75,10 @@ impl VSphereMachines {
         let vm = self.act.vms.owned_by(&uid).into_iter().next();
         let wanted = machine.as_ref().and_then(|machine| plan::vm_name(&object, machine).ok());
         let taken = wanted.and_then(|name| self.act.vms.get_in(&namespace, &name));
+        // One whose owner reference was taken off by hand is still this machine's.
+        let is_own =
+            |vm: &Arc<VSphereVM>| Intent::of(vm).is_some_and(|intent| owner.is_some_and(|owner| intent.owner().machine == owner.uid));
+        let vm = vm.or_else(|| taken.clone().filter(is_own));
         Observed {
             infrastructure: infrastructure_of(cluster.as_deref(), &self.infrastructures),
             is_paused: is_paused(cluster.as_deref(), &object.metadata),

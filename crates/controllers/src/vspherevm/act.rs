@@ -1,13 +1,13 @@
 //! Carries out a VSphereVM's steps: claims through the API, the rest through vCenter. Never decides.
 //!
 //! Every step that starts a task records it at once. A step whose answer is lost fails with an error that says so; the next pass looks at the world. Only the clone
-//! could do harm when carried out twice, and its intent stands in the status before the call.
+//! could do harm when carried out twice, and its intent stands in an annotation before the call.
 
 use std::sync::Arc;
 
 use api::infrastructure::VSphereVM;
 use api::ipam::{IPAddressClaim, IPAddressClaimSpec};
-use api::names::{finalizers, labels};
+use api::names::{annotations, finalizers, labels};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::api::PropagationPolicy;
@@ -18,8 +18,7 @@ use vsphere::spec::{delivery_spec, detach_spec, marker_spec};
 use vsphere::{ManagedObjectReference, Reaction, VCenter, VSphereError};
 
 use super::network::Claim;
-use super::plan::{Observed, Plan, Step, without_effect};
-use super::status;
+use super::plan::{Observed, Step, without_effect};
 use crate::Wiring;
 use crate::edit::{Edit, cluster_name, has_finalizer, owner_of};
 
@@ -53,7 +52,7 @@ impl Step {
             Self::CreateClaim(_) => "create-claim",
             Self::ProtectClaim(_) => "protect-claim",
             Self::ReleaseClaim(_) => "release-claim",
-            Self::StoreIntent => "store-intent",
+            Self::StoreIntent(_) => "store-intent",
             Self::Clone { .. } => "clone",
             Self::Adopt { .. } => "adopt",
             Self::StoreBiosUuid(_) => "store-bios-uuid",
@@ -75,9 +74,9 @@ impl Act {
     ///
     /// # Errors
     /// As the API and vCenter answer.
-    pub async fn step(&self, observed: &Observed, plan: &Plan, step: &Step, vcenter: Option<&dyn VCenter>) -> Result<(), StepError> {
+    pub async fn step(&self, observed: &Observed, step: &Step, vcenter: Option<&dyn VCenter>) -> Result<(), StepError> {
         let key = ObjectKey::of(&observed.vm.metadata);
-        let result = self.carry_out(observed, plan, step, vcenter).await;
+        let result = self.carry_out(observed, step, vcenter).await;
         let object = format_args!("VSphereVM {key}");
         match &result {
             Ok(()) => self.wiring.log.record("vspherevm", step.word(), object, "ok"),
@@ -86,7 +85,7 @@ impl Act {
         result
     }
 
-    async fn carry_out(&self, observed: &Observed, plan: &Plan, step: &Step, vcenter: Option<&dyn VCenter>) -> Result<(), StepError> {
+    async fn carry_out(&self, observed: &Observed, step: &Step, vcenter: Option<&dyn VCenter>) -> Result<(), StepError> {
         let key = ObjectKey::of(&observed.vm.metadata);
         let vm = self.store.get(&key).unwrap_or_else(|| Arc::clone(&observed.vm));
         let server = || vcenter.ok_or(StepError::NoVCenter(step.word()));
@@ -96,10 +95,8 @@ impl Act {
             Step::CreateClaim(claim) => self.create_claim(&vm, claim).await?,
             Step::ProtectClaim(meta) => drop(Edit::of(meta).finalizer(finalizers::IP_CLAIM_PROTECTION).apply(&self.claims).await?),
             Step::ReleaseClaim(meta) => self.release_claim(meta).await?,
-            Step::StoreIntent => {
-                let observed = Observed { vm: vm.clone(), ..observed.clone() };
-                let new = status::status(&observed, plan, None);
-                crate::status::patch(&self.store, &*vm, vm.status.as_ref(), &new).await?;
+            Step::StoreIntent(intent) => {
+                drop(Edit::of(&vm.metadata).annotation(annotations::CLONE_INTENT, &intent.text()).apply(&self.store).await?);
             }
             Step::Clone { placement, request } => {
                 let (task, remarks) = server()?.clone_machine(placement, request).await?;

@@ -6,6 +6,7 @@ use vsphere::{Credentials, Link, ManagedObjectReference, PlacementRequest, React
 
 use api::infrastructure::VSphereVM;
 
+use super::intent::Intent;
 use super::plan::{Look, MachineLook, TaskLook, instance_uuid, is_outcome_unknown, is_untouched, task_reference, vm_reference};
 use crate::edit::is_deleting;
 
@@ -78,18 +79,28 @@ async fn fill(vcenter: &dyn VCenter, vm: &VSphereVM, claimed: Claimed<'_>, look:
     if let Some(error) = placement_error.filter(|_| !is_leaving) {
         return Err(error);
     }
-    let is_fresh = is_leaving || is_outcome_unknown(vm);
-    if let (Some(placement), true) = (look.placement.clone(), is_fresh) {
-        let clones = vcenter.clones_of(&placement.template.reference).await?;
+    search(vcenter, vm, claimed, look).await
+}
+
+/// Asks the server itself for a machine that no reference is known of: the running clones first, because one that ends meanwhile then shows as a machine. What the intent
+/// stored counts as much as where a clone would go now: the template may have been replaced since, or the folder be gone.
+async fn search(vcenter: &dyn VCenter, vm: &VSphereVM, claimed: Claimed<'_>, look: &mut Look) -> Result<(), VSphereError> {
+    let intent = Intent::of(vm);
+    if let Some(intent) = intent.as_ref().filter(|_| is_outcome_unknown(vm)) {
+        let clones = vcenter.clones_of(&intent.template()).await?;
         let claimed = claimed();
         look.clones = clones.into_iter().filter(|task| !claimed.contains(&task.reference.id)).collect();
     }
     let name = vm.metadata.name.as_deref().unwrap_or_default();
-    let found = match &look.placement {
-        Some(placement) => vcenter.find(placement, name, &instance_uuid(vm), is_fresh).await?,
-        // The folder or the template is gone; the machine may live on elsewhere.
-        None => vcenter.find_instance(&instance_uuid(vm)).await?,
-    };
+    let placed = look.placement.as_ref().map(|placement| placement.folder_path.clone());
+    let folders: BTreeSet<String> = intent.iter().map(|intent| intent.folder_path.clone()).chain(placed).collect();
+    let mut found: BTreeSet<ManagedObjectReference> = vcenter.find_instance(&instance_uuid(vm)).await?.into_iter().collect();
+    for folder in &folders {
+        found.extend(vcenter.find_named(folder, name).await?);
+    }
+    if let Some(intent) = intent.filter(|_| is_deleting(&vm.metadata)) {
+        found.extend(vcenter.machines_of(&intent.owner()).await?);
+    }
     let mut candidates: Vec<VirtualMachine> = Vec::new();
     for reference in found {
         candidates.extend(vcenter.machine(&reference).await?);

@@ -3,6 +3,9 @@
 //! It makes a machine at most once, marks it as ours from the first moment, and touches no other. A machine that is gone is not made again.
 
 mod act;
+pub mod intent;
+#[cfg(test)]
+mod life;
 mod look;
 pub mod network;
 pub mod plan;
@@ -29,6 +32,7 @@ use crate::vspherecluster::identity::Identities;
 use crate::vspheremachine::infrastructure_of;
 use crate::{Started, Wiring};
 use act::{Act, StepError};
+use intent::Intent;
 use network::Claim;
 use plan::{Bootstrap, Look, Observed, Plan};
 
@@ -115,6 +119,8 @@ fn bootstrap_secret(vm: &VSphereVM) -> Option<ObjectKey> {
 
 impl VSphereVMs {
     async fn observe(&self, vm: Arc<VSphereVM>) -> (Observed, Option<Credentials>) {
+        let vm = intent::without_foreign(vm, &self.act.store);
+        let intent = Intent::of(&vm);
         let namespace = vm.metadata.namespace.clone().unwrap_or_default();
         let owner = vm.metadata.owner_references.iter().flatten().find(|owner| owner.kind == "VSphereMachine");
         let machine = owner.and_then(|owner| self.machines.get_in(&namespace, &owner.name));
@@ -127,16 +133,18 @@ impl VSphereVMs {
         let claims = self.claims(&vm);
         let uid = vm.metadata.uid.clone().unwrap_or_default();
         let is_paused = is_paused(cluster.as_deref(), &vm.metadata);
-        let credentials = self.credentials(&vm, infrastructure.as_deref());
+        let credentials = self.credentials(&vm, infrastructure.as_deref(), intent.as_ref());
+        let owner = machine_uid.zip(cluster_uid).map(|(machine, cluster)| Owner {
+            installation: self.act.wiring.installation_id.clone(),
+            cluster,
+            machine,
+        });
         let endpoint = infrastructure.as_ref().and_then(|object| object.spec.control_plane_endpoint.host.clone());
         let mut observed = Observed {
             now: self.act.wiring.clock.now_seconds(),
             is_paused,
-            owner: machine_uid.zip(cluster_uid).map(|(machine, cluster)| Owner {
-                installation: self.act.wiring.installation_id.clone(),
-                cluster,
-                machine,
-            }),
+            owner: intent.map(|intent| intent.owner()).or(owner),
+            identity: infrastructure.as_ref().and_then(|object| object.spec.identity_ref.clone()),
             bootstrap: self.bootstrap(&vm),
             owned_claims: self.act.claims.owned_by(&uid),
             claims,
@@ -159,7 +167,11 @@ impl VSphereVMs {
         (observed, credentials)
     }
 
-    fn credentials(&self, vm: &VSphereVM, infrastructure: Option<&VSphereCluster>) -> Result<Credentials, String> {
+    fn credentials(&self, vm: &VSphereVM, infrastructure: Option<&VSphereCluster>, intent: Option<&Intent>) -> Result<Credentials, String> {
+        let mut stored = VSphereCluster::default();
+        stored.metadata.namespace.clone_from(&vm.metadata.namespace);
+        stored.spec.identity_ref = intent.and_then(|intent| intent.identity.clone());
+        let infrastructure = infrastructure.or_else(|| stored.spec.identity_ref.is_some().then_some(&stored));
         let Some(infrastructure) = infrastructure else {
             return Err("the VSphereCluster, which names the vCenter credentials, does not exist".to_owned());
         };
@@ -216,7 +228,7 @@ impl Reconciler for VSphereVMs {
         let vcenter = credentials.as_ref().map(|credentials| self.act.wiring.vcenters.vcenter(credentials));
         let mut result = Ok(());
         for step in &plan.steps {
-            result = self.act.step(&observed, &plan, step, vcenter.as_deref()).await;
+            result = self.act.step(&observed, step, vcenter.as_deref()).await;
             if result.is_err() {
                 break;
             }
@@ -227,14 +239,14 @@ impl Reconciler for VSphereVMs {
             Err(error) => return Err(error.into()),
         };
         self.tell(key, observed, &plan, failure.as_ref()).await?;
+        let again = if failure.is_some() { None } else { plan.again };
         match failure.or(plan.server_error) {
-            // Repeated with growing delay; what wakes before is welcome.
-            Some(error) if plan.again.or(error.reaction().delay()).is_none() => Err(error.into()),
-            Some(error) => {
-                let delay = plan.again.or(error.reaction().delay());
-                Ok(delay.map_or(Action::Done, Action::RequeueAfter))
-            }
-            None => Ok(plan.again.map_or(Action::Done, Action::RequeueAfter)),
+            Some(error) => match again.or(error.reaction().delay()) {
+                Some(delay) => Ok(Action::RequeueAfter(delay)),
+                // Repeated with growing delay; what wakes before is welcome.
+                None => Err(error.into()),
+            },
+            None => Ok(again.map_or(Action::Done, Action::RequeueAfter)),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What is to be done for a VSphereVM. Pure; the safety rules about machines live here.
 //!
 //! ```text
-//!   claims -> addresses -> [intent stored] clone, powered off -> read (MAC, UUIDs) -> configuration delivered -> power on -> addresses -> ready
+//!   claims -> addresses -> intent stored -> clone, powered off -> read (MAC, UUIDs) -> configuration delivered -> power on -> addresses -> ready
 //!                 |                 |
 //!                 |   unknown outcome: a running clone of the template that nobody else claims? wait. A machine of our name or UUID? ours (valid
 //!                 |   marker): adopt; not ours: say so. Neither: clone (the name in its folder is the lock).
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::conditions::{self, Severity};
-use api::infrastructure::{CloneMode, NetworkStatus, ProvisioningMode, VSphereVM};
+use api::infrastructure::{CloneMode, IdentityReference, NetworkStatus, ProvisioningMode, VSphereVM};
 use api::ipam::IPAddressClaim;
 use api::names::finalizers;
 use jiff::{SignedDuration, Timestamp};
@@ -26,6 +26,7 @@ use vsphere::{
     VirtualMachinePowerState, is_ours,
 };
 
+use super::intent::{self, Intent, SHOWS_WITHIN};
 use super::network::{self, Claim};
 use super::teardown;
 use crate::edit::{has_finalizer, is_deleting};
@@ -109,8 +110,10 @@ pub struct Observed {
     pub vm: Arc<VSphereVM>,
     pub now: Timestamp,
     pub is_paused: bool,
-    /// Whose machine it is; none while its owners are not all there.
+    /// Whose machine it is, as stored with the intent; before, as its owners tell; none while these are not all there.
     pub owner: Option<Owner>,
+    /// Who signs in, when the VSphereCluster tells.
+    pub identity: Option<IdentityReference>,
     pub bootstrap: Bootstrap,
     /// The wanted claims.
     pub claims: Vec<Claim>,
@@ -134,8 +137,8 @@ pub enum Step {
     ProtectClaim(ObjectMeta),
     /// Takes it off, and deletes the claim.
     ReleaseClaim(ObjectMeta),
-    /// Writes the status with the condition Cloning: from now on a clone may exist.
-    StoreIntent,
+    /// From now on a clone may exist.
+    StoreIntent(Box<Intent>),
     Clone {
         placement: Arc<Placement>,
         request: Box<CloneRequest>,
@@ -274,19 +277,24 @@ pub fn task_reference(vm: &VSphereVM) -> Option<ManagedObjectReference> {
 
 /// Whether a clone may have been sent: its intent is stored, and nothing that came of it is known.
 pub fn is_outcome_unknown(vm: &VSphereVM) -> bool {
-    let Some(status) = &vm.status else { return false };
-    let reason = conditions::get(&status.conditions, PROVISIONED).map(|condition| condition.reason.as_str());
-    status.vm_ref.is_none() && status.task_ref.is_none() && matches!(reason, Some("Cloning" | "CloningFailed" | "TaskFailure"))
+    intent::is_stored(vm) && vm_reference(vm).is_none() && task_reference(vm).is_none()
 }
 
 /// Whether nothing was ever asked of vCenter for this object.
 pub fn is_untouched(vm: &VSphereVM) -> bool {
-    vm_reference(vm).is_none() && task_reference(vm).is_none() && vm.spec.bios_uuid.is_none() && !is_outcome_unknown(vm)
+    !intent::is_stored(vm) && vm_reference(vm).is_none() && task_reference(vm).is_none() && vm.spec.bios_uuid.is_none()
 }
 
-/// The instance UUID that is asked for: the object's own uid, so that it needs no storing.
+/// The instance UUID that is asked for: the object's own uid, and what was asked for once ever after.
 pub fn instance_uuid(vm: &VSphereVM) -> String {
-    vm.metadata.uid.clone().unwrap_or_default().to_ascii_lowercase()
+    Intent::of(vm).map_or_else(|| vm.metadata.uid.clone().unwrap_or_default().to_ascii_lowercase(), |intent| intent.instance)
+}
+
+/// For how long yet finding nothing proves nothing: what was asked for a moment ago may not show.
+pub(super) fn unsettled(observed: &Observed) -> Option<Duration> {
+    let intent = Intent::of(&observed.vm)?;
+    let passed = Duration::try_from(observed.now.duration_since(intent.since)).unwrap_or_default();
+    Some(SHOWS_WITHIN.saturating_sub(passed)).filter(|left| !left.is_zero())
 }
 
 pub(super) fn name(vm: &VSphereVM) -> &str {
@@ -313,13 +321,7 @@ fn alive(observed: &Observed, plan: &mut Plan) {
         return;
     }
     match &observed.look.machine {
-        MachineLook::Gone => {
-            let reference = vm_reference(vm).map(|reference| reference.id).unwrap_or_default();
-            plan.warns(
-                "NotFoundByBIOSUUID",
-                format!("virtual machine {} ({reference}) no longer exists in vCenter; it is not made again: delete its Machine to have it replaced", name(vm)),
-            );
-        }
+        MachineLook::Gone => gone(vm, plan),
         MachineLook::Read(machine) => present(observed, machine, plan),
         MachineLook::Seen(seen) => {
             if let Some(question) = &seen.question {
@@ -331,6 +333,15 @@ fn alive(observed: &Observed, plan: &mut Plan) {
         }
         MachineLook::Unknown => absent(observed, plan),
     }
+}
+
+fn gone(vm: &VSphereVM, plan: &mut Plan) {
+    let reference = vm_reference(vm).map(|reference| format!(" ({})", reference.id)).unwrap_or_default();
+    let message = format!(
+        "virtual machine {}{reference} no longer exists in vCenter; it is not made again: delete its Machine to have it replaced",
+        name(vm)
+    );
+    plan.warns("NotFoundByBIOSUUID", message);
 }
 
 /// Sees to the claims. Whether all of them have their address.
@@ -568,6 +579,14 @@ fn absent(observed: &Observed, plan: &mut Plan) {
             plan.again = Some(TASK_RETRY);
             return;
         }
+        if vm.spec.bios_uuid.is_some() {
+            return gone(vm, plan);
+        }
+        if let Some(left) = unsettled(observed).filter(|_| is_outcome_unknown(vm)) {
+            plan.waits("Cloning", format!("waiting for a clone to show that was asked for and not answered: {}", name(vm)));
+            plan.again = Some(left);
+            return;
+        }
     }
     let Bootstrap::Data(config) = &observed.bootstrap else {
         plan.waits("WaitingForBootstrapData", waiting_for_data(&observed.bootstrap));
@@ -586,7 +605,8 @@ fn absent(observed: &Observed, plan: &mut Plan) {
         return;
     }
     plan.waits("Cloning", format!("cloning {} from {} into {}", request.name, placement.template.path, placement.folder_path));
-    plan.steps.push(Step::StoreIntent);
+    let intent = Intent::new(vm, &request.instance_uuid, owner, placement, observed.identity.clone(), observed.now);
+    plan.steps.push(Step::StoreIntent(Box::new(intent)));
     plan.steps.push(Step::Clone { placement: placement.clone(), request: Box::new(request) });
 }
 
@@ -595,10 +615,15 @@ pub(super) fn is_provably_ours(observed: &Observed, candidate: &VirtualMachine, 
     if is_ours(&candidate.extra_config, &candidate.instance_uuid, owner) {
         return true;
     }
-    let is_meant = Marker::read(&candidate.extra_config)
-        .is_some_and(|marker| marker.owner == *owner && marker.is_valid_for(&instance_uuid(&observed.vm)));
     let is_made = observed.look.clones.iter().any(|task| task.state == TaskState::Succeeded(Some(candidate.reference.clone())));
-    candidate.name == name(&observed.vm) && is_meant && is_made
+    is_meant(observed, candidate, owner) && is_made
+}
+
+/// Whether it has our name, and the marker that we asked for.
+pub(super) fn is_meant(observed: &Observed, candidate: &VirtualMachine, owner: &Owner) -> bool {
+    let marker = Marker::read(&candidate.extra_config);
+    let is_asked = marker.is_some_and(|marker| marker.owner == *owner && marker.is_valid_for(&instance_uuid(&observed.vm)));
+    candidate.name == name(&observed.vm) && is_asked
 }
 
 fn request(observed: &Observed, owner: &Owner, is_afresh: bool) -> CloneRequest {

@@ -2,6 +2,8 @@
 
 use api::conditions::{self, Severity};
 use api::infrastructure::{CloneMode, VSphereVM, VSphereVMStatus};
+use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use vsphere::VSphereError;
 
 use super::plan::{Claims, LEGACY_PROVISIONED, Observed, PROVISIONED, Plan, SOFT_IN_PROGRESS, SOFT_POWER_OFF, Stand};
@@ -26,6 +28,12 @@ pub fn status(observed: &Observed, plan: &Plan, failure: Option<&VSphereError>) 
     facts(observed, plan, &mut status);
     provisioned(observed, plan, failure, &mut status);
     ready(observed, &mut status);
+    // A step that was refused rests as its fault asks, whatever wakes meanwhile.
+    let delay =
+        failure.filter(|error| !error.is_about_server()).and_then(|error| error.reaction().delay()).filter(|delay| !delay.is_zero());
+    if let Some(delay) = delay.and_then(|delay| SignedDuration::try_from(delay).ok()) {
+        status.retry_after = now.checked_add(delay).ok().map(Time);
+    }
     status
 }
 

@@ -12,8 +12,8 @@ use runtime::defects::Defect;
 use vsphere::{Marker, Owner, VirtualDevice, VirtualMachine, VirtualMachinePowerState, is_ours};
 
 use super::plan::{
-    LOOK_AGAIN, MachineLook, Observed, Plan, SOFT_IN_PROGRESS, SOFT_POWER_OFF, Step, TASK_RETRY, TaskLook, instance_uuid, is_provably_ours,
-    is_untouched, name, pause, server_error, task, task_reference, vm_reference,
+    LOOK_AGAIN, MachineLook, Observed, Plan, SOFT_IN_PROGRESS, SOFT_POWER_OFF, Step, TASK_RETRY, TaskLook, instance_uuid, is_meant,
+    is_provably_ours, is_untouched, name, pause, server_error, task, task_reference, unsettled, vm_reference,
 };
 use crate::edit::{has_finalizer, is_deleting};
 
@@ -39,7 +39,7 @@ pub(super) fn deleting(observed: &Observed, plan: &mut Plan) {
         return;
     }
     let Some(owner) = &observed.owner else {
-        plan.warns("Deleting", "whose machine this is cannot be told any more: its VSphereMachine or Cluster is gone; put them back, or remove the virtual machine by hand and then the finalizer");
+        plan.warns("Deleting", "whose machine this is cannot be told: its VSphereMachine or Cluster is gone, and no clone intent that can be read is stored with it; put them back, or remove the virtual machine by hand and then the finalizer");
         return;
     };
     if observed.look.error.is_some() {
@@ -69,20 +69,36 @@ pub(super) fn deleting(observed: &Observed, plan: &mut Plan) {
         MachineLook::Gone => release(observed, plan),
         MachineLook::Read(machine) => take_down(observed, machine, owner, plan),
         MachineLook::Seen(_) => {}
-        MachineLook::Unknown => {
-            let candidates = observed.look.candidates.as_deref().unwrap_or_default();
-            let is_named = |candidate: &&VirtualMachine| observed.defects.has(Defect::DestroyByName) && candidate.name == name(vm);
-            if observed.look.clones.iter().any(|task| !task.is_over()) {
-                plan.waits("Deleting", "waiting for a running clone whose outcome is not known yet");
-                plan.again = Some(LOOK_AGAIN);
-            } else if let Some(ours) =
-                candidates.iter().find(|candidate| is_provably_ours(observed, candidate, owner) || is_named(candidate))
-            {
-                plan.steps.push(Step::Adopt { machine: ours.reference.clone() });
-            } else {
-                release(observed, plan);
-            }
-        }
+        MachineLook::Unknown => lost(observed, owner, plan),
+    }
+}
+
+/// No reference is known. Only a look that was complete, and not too early, shows that there is no machine.
+fn lost(observed: &Observed, owner: &Owner, plan: &mut Plan) {
+    let vm = &observed.vm;
+    let is_named = |candidate: &&VirtualMachine| observed.defects.has(Defect::DestroyByName) && candidate.name == name(vm);
+    let Some(candidates) = &observed.look.candidates else {
+        plan.waits("Deleting", format!("waiting for vCenter to be searched for {}", name(vm)));
+        plan.again = Some(LOOK_AGAIN);
+        return;
+    };
+    if observed.look.clones.iter().any(|task| !task.is_over()) {
+        plan.waits("Deleting", "waiting for a running clone whose outcome is not known yet");
+        plan.again = Some(LOOK_AGAIN);
+    } else if let Some(ours) = candidates.iter().find(|candidate| is_provably_ours(observed, candidate, owner) || is_named(candidate)) {
+        plan.steps.push(Step::Adopt { machine: ours.reference.clone() });
+    } else if let Some(doubtful) = candidates.iter().find(|candidate| is_meant(observed, candidate, owner)) {
+        let message = format!(
+            "virtual machine {} ({}) carries this Machine's ownership marker, but another instance UUID than the marker: it is left alone; remove it in vCenter if it may go",
+            doubtful.name, doubtful.reference.id
+        );
+        plan.warns("Deleting", message);
+        plan.again = Some(TASK_RETRY);
+    } else if let Some(left) = unsettled(observed) {
+        plan.waits("Deleting", format!("waiting for a clone to show that was asked for and not answered: {}", name(vm)));
+        plan.again = Some(left);
+    } else {
+        release(observed, plan);
     }
 }
 

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::conditions;
-use api::infrastructure::{CloneMode, NetworkDevice, PowerOffMode, VSphereVM};
+use api::infrastructure::{CloneMode, IdentityKind, IdentityReference, NetworkDevice, PowerOffMode, VSphereVM};
 use api::ipam::{IPAddress, IPAddressClaim};
 use api::meta::ContractReference;
+use api::names::annotations::CLONE_INTENT;
 use api::names::finalizers;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -17,10 +18,11 @@ use vsphere::{
     VSphereError, VirtualDevice, VirtualMachine, VirtualMachinePowerState,
 };
 
+use super::intent::{Intent, SHOWS_WITHIN};
 use super::network::wanted_claims;
 use super::plan::{
     Bootstrap, Claims, LEGACY_PROVISIONED, Look, MachineLook, Observed, PROVISIONED, Plan, SOFT_IN_PROGRESS, SOFT_POWER_OFF, Stand, Step,
-    TaskLook, plan,
+    TaskLook, instance_uuid, is_outcome_unknown, is_untouched, plan,
 };
 use super::status;
 
@@ -28,11 +30,11 @@ const UID: &str = "faf10879-cfb6-4a1d-bf41-584509fc0bcb";
 const OTHER_UUID: &str = "0a0a0a0a-cfb6-4a1d-bf41-584509fc0bcb";
 const CONFIG: &str = "version: v1alpha1\nmachine:\n  type: worker\n";
 
-fn reference(kind: &str, id: &str) -> ManagedObjectReference {
+pub(super) fn reference(kind: &str, id: &str) -> ManagedObjectReference {
     ManagedObjectReference::new(kind, id)
 }
 
-fn owner() -> Owner {
+pub(super) fn owner() -> Owner {
     Owner { installation: "i".to_owned(), cluster: "c".to_owned(), machine: "m".to_owned() }
 }
 
@@ -50,7 +52,7 @@ fn template() -> Template {
     }
 }
 
-fn placement() -> Placement {
+pub(super) fn placement() -> Placement {
     Placement {
         datacenter: reference("Datacenter", "dc"),
         datacenter_name: "dc1".to_owned(),
@@ -75,7 +77,7 @@ fn vm() -> VSphereVM {
 }
 
 /// Nothing of the machine exists; its address is there, and vCenter was asked.
-fn observed() -> Observed {
+pub(super) fn observed() -> Observed {
     let vm = vm();
     let mut claims = wanted_claims(&vm);
     let mut claim = IPAddressClaim::default();
@@ -90,6 +92,7 @@ fn observed() -> Observed {
         now: now(),
         is_paused: false,
         owner: Some(owner()),
+        identity: None,
         bootstrap: Bootstrap::Data(CONFIG.to_owned()),
         claims,
         owned_claims: Vec::new(),
@@ -124,8 +127,22 @@ impl Observed {
     /// The intent of a clone is stored, and nothing else.
     fn intended(self) -> Self {
         self.with(|vm| {
+            let since = now() - SHOWS_WITHIN;
+            let intent = Intent::new(vm, UID, &owner(), &placement(), None, since);
+            vm.metadata.annotations.get_or_insert_default().insert(CLONE_INTENT.to_owned(), intent.text());
+        })
+    }
+
+    /// An intent that a person made unreadable.
+    fn spoilt(self) -> Self {
+        self.with(|vm| drop(vm.metadata.annotations.get_or_insert_default().insert(CLONE_INTENT.to_owned(), "{".to_owned())))
+    }
+
+    /// The condition tells this reason.
+    fn told(self, reason: &'static str) -> Self {
+        self.with(|vm| {
             let list = &mut vm.status.get_or_insert_default().conditions;
-            conditions::set(list, conditions::new(PROVISIONED, false, "Cloning", "cloning"), None, now());
+            conditions::set(list, conditions::new(PROVISIONED, false, reason, "it"), None, now());
         })
     }
 
@@ -136,7 +153,7 @@ impl Observed {
     }
 }
 
-fn task(what: &str, state: TaskState) -> Task {
+pub(super) fn task(what: &str, state: TaskState) -> Task {
     Task {
         reference: reference("Task", "task-1"),
         what: what.to_owned(),
@@ -149,7 +166,7 @@ fn task(what: &str, state: TaskState) -> Task {
 }
 
 /// A machine with a valid marker, powered off.
-fn machine() -> VirtualMachine {
+pub(super) fn machine() -> VirtualMachine {
     let mut card = VirtualDevice::new(VMXNET3, 4000);
     card.mac_address = Some("00:50:56:00:00:01".to_owned());
     let marker = Marker::new(owner(), UID);
@@ -171,7 +188,7 @@ fn machine() -> VirtualMachine {
     }
 }
 
-fn settings(marker: &Marker) -> BTreeMap<String, String> {
+pub(super) fn settings(marker: &Marker) -> BTreeMap<String, String> {
     marker.options().into_iter().map(|option| (option.key, option.value.text().unwrap().to_owned())).collect()
 }
 
@@ -198,7 +215,7 @@ fn message(plan: &Plan) -> &str {
     }
 }
 
-fn report(kind: &str) -> Box<FaultReport> {
+pub(super) fn report(kind: &str) -> Box<FaultReport> {
     Box::new(FaultReport { kind: kind.to_owned(), message: "no".to_owned(), details: Vec::new(), object: None, causes: Vec::new() })
 }
 
@@ -255,6 +272,13 @@ fn before_there_is_a_machine() {
         ),
         ("nothing there", observed(), &["store-intent", "clone"], "Cloning"),
         ("lost clone, nothing there", observed().intended(), &["store-intent", "clone"], "Cloning"),
+        ("lost clone, too early to tell", Observed { now: now() - SHOWS_WITHIN, ..observed().intended() }, &[], "Cloning"),
+        (
+            "its status was lost, and it is gone",
+            observed().intended().with(|vm| vm.spec.bios_uuid = Some("b95b13fa".to_owned())),
+            &[],
+            "NotFoundByBIOSUUID",
+        ),
         (
             "lost clone, still running",
             observed().intended().look(|look| look.clones = vec![task("VirtualMachine.clone", TaskState::Running)]),
@@ -463,6 +487,17 @@ fn a_deletion_looks_before_it_destroys() {
             "Deleting",
         ),
         ("lost clone there", gone().intended().look(|look| look.candidates = Some(vec![machine()])), &["adopt"], "AsBefore"),
+        ("lost clone, nothing there", gone().intended(), &["remove-finalizer"], "AsBefore"),
+        ("lost clone, told as deleting before", gone().intended().told("Deleting"), &["remove-finalizer"], "AsBefore"),
+        ("lost clone, not searched for", gone().intended().look(|look| look.candidates = None), &[], "Deleting"),
+        ("lost clone, too early to tell", Observed { now: now() - SHOWS_WITHIN, ..gone().intended() }, &[], "Deleting"),
+        (
+            "lost clone, of another UUID and no proof",
+            gone().intended().look(|look| look.candidates = Some(vec![reassigned()])),
+            &[],
+            "Deleting",
+        ),
+        ("lost clone, intent spoilt", Observed { owner: None, ..gone().spoilt() }, &[], "Deleting"),
         (
             "lost clone, foreign one",
             gone().intended().look(|look| look.candidates = Some(vec![foreign()])),
@@ -480,6 +515,40 @@ fn a_deletion_looks_before_it_destroys() {
         ("no identity", Observed { identity_error: Some("gone".to_owned()), ..recorded(machine()) }, &[], "Deleting"),
         ("no owner", Observed { owner: None, ..recorded(machine()) }, &[], "Deleting"),
     ]);
+}
+
+#[test]
+fn what_a_condition_tells_decides_nothing() {
+    for reason in ["Deleting", "WaitingForCredentials", "WaitingForOwner", "PoweringOnFailed", "Cloning"] {
+        assert!(is_outcome_unknown(&observed().intended().told(reason).vm), "{reason}");
+        assert!(is_untouched(&observed().told(reason).vm), "{reason}");
+        assert!(!is_untouched(&observed().told(reason).spoilt().vm), "{reason}");
+    }
+}
+
+#[test]
+fn the_intent_is_stored_before_the_clone_with_all_it_takes_to_find_it() {
+    let identity = IdentityReference { kind: IdentityKind::Secret, name: "c".to_owned() };
+    let planned = plan(&Observed { identity: Some(identity.clone()), ..observed() });
+    let [Step::StoreIntent(intent), Step::Clone { .. }] = planned.steps.as_slice() else { panic!("{planned:?}") };
+    let mut vm = vm();
+    vm.metadata.annotations = Some([(CLONE_INTENT.to_owned(), intent.text())].into());
+    assert_eq!(Intent::of(&vm).as_ref(), Some(&**intent));
+    assert_eq!((intent.owner(), intent.template(), intent.folder_path.as_str()), (owner(), template().reference, "/dc1/vm/lab"));
+    assert_eq!((intent.since, &intent.identity), (now(), &Some(identity)));
+    // Another object's uid, as after a move: the machine is still searched for under the UUID that was asked for.
+    vm.metadata.uid = Some(OTHER_UUID.to_owned());
+    assert_eq!(instance_uuid(&vm), UID);
+}
+
+#[test]
+fn a_refused_step_rests_as_its_fault_asks() {
+    let fault = VSphereError::Fault { action: "it".to_owned(), fault: report("NoPermission") };
+    let observed = observed();
+    let status = status::status(&observed, &plan(&observed), Some(&fault));
+    assert_eq!(status.retry_after.as_ref().map(|time| time.0.as_second() - now().as_second()), Some(300));
+    let resting = observed.with(|vm| vm.status = Some(status));
+    assert!(plan(&resting).steps.is_empty());
 }
 
 #[test]

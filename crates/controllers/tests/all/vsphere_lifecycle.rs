@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use api::infrastructure::{VSphereCluster, VSphereMachine};
+use api::cluster::{Cluster, Machine};
+use api::infrastructure::{VSphereCluster, VSphereMachine, VSphereVM};
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use runtime::defects::{Defect, Defects};
 use serde_json::json;
 use simulator::hooks::{Phase, Verdict};
 
-use crate::vsphere_world::{SERVER, Setup, World};
+use crate::vsphere_world::{Mishap, SERVER, Setup, World};
 
 #[tokio::test(start_paused = true)]
 async fn conditions_and_addresses_are_upstreams() {
@@ -97,6 +98,97 @@ async fn a_deletion_during_the_clone_cancels_it() {
     world.gone().await;
     assert_eq!(world.done(), ["clone", "cancel"]);
     assert!(world.machines().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_after_a_lost_clone_leaves_nothing() {
+    for mishap in [Mishap::LostBefore, Mishap::LostAfter] {
+        let mut world = World::start(&Setup { mishap: Some((0, mishap)), ..Setup::default() }).await;
+        world.until("cloning", Duration::from_secs(60), async |world: &World| world.done() == ["clone"]).await;
+        world.delete().await;
+        // Whatever the first passes of the deletion told.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        world.restart().await;
+        world.gone().await;
+        let open = world.simulator.vcenter().open_tasks();
+        assert!(world.machines().is_empty() && open == 0, "{mishap:?}: {open} tasks\n{}", world.story());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_task_reference_does_not_hide_the_clone() {
+    let world = World::start(&Setup::default()).await;
+    let has_task = async |world: &World| world.vm().await.and_then(|vm| vm.status).is_some_and(|status| status.task_ref.is_some());
+    world.until("cloning", Duration::from_secs(60), has_task).await;
+    let status = json!({"status": {"taskRef": null}});
+    let patch = PatchParams::default();
+    world.api::<VSphereVM>().patch_status("m", &patch, &Patch::Merge(status)).await.unwrap();
+    world.delete().await;
+    world.gone().await;
+    assert!(world.machines().is_empty(), "{}", world.story());
+    assert_eq!(world.simulator.vcenter().open_tasks(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_clone_is_found_although_folder_and_template_cannot_be_resolved() {
+    // A full clone takes its time.
+    let spec = json!({"cloneMode": "fullClone"});
+    let mut world = World::start(&Setup { mishap: Some((0, Mishap::LostAfter)), spec, ..Setup::default() }).await;
+    world.until("cloning", Duration::from_secs(60), async |world: &World| world.done() == ["clone"]).await;
+    let person = world.simulator.vcenter().person();
+    person.rename(&person.find("talos").unwrap(), "renamed").unwrap();
+    world.delete().await;
+    world.restart().await;
+    world.gone().await;
+    let open = world.simulator.vcenter().open_tasks();
+    assert!(world.machines().is_empty() && open == 0, "{open} tasks\n{}", world.story());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_without_owners_goes_with_its_vspherevm() {
+    for is_lost in [false, true] {
+        let mishap = is_lost.then_some((0, Mishap::LostAfter));
+        let world = World::start(&Setup { mishap, ..Setup::default() }).await;
+        if is_lost {
+            world.until("cloning", Duration::from_secs(60), async |world: &World| world.done() == ["clone"]).await;
+        } else {
+            world.provisioned().await;
+        }
+        // By hand, finalizers and all: first the reference to the owner, then everything above.
+        let bare = json!({"metadata": {"ownerReferences": null, "finalizers": null}});
+        world.merge::<VSphereVM>("m", json!({"metadata": {"ownerReferences": null}})).await;
+        for _ in 0..2 {
+            world.merge::<VSphereMachine>("vsm", json!({"metadata": {"ownerReferences": null}})).await;
+            let delete = DeleteParams::default();
+            drop(world.api::<VSphereCluster>().delete("c", &delete).await);
+            drop(world.api::<Cluster>().delete("c", &delete).await);
+            drop(world.api::<Machine>().delete("m", &delete).await);
+            let _ = world.api::<VSphereCluster>().patch("c", &PatchParams::default(), &Patch::Merge(bare.clone())).await;
+        }
+        assert!(world.api::<Cluster>().get_opt("c").await.unwrap().is_none());
+        assert!(world.api::<VSphereCluster>().get_opt("c").await.unwrap().is_none());
+        world.api::<VSphereVM>().delete("m", &DeleteParams::default()).await.unwrap();
+        world.until("gone", Duration::from_secs(1200), async |world: &World| world.vm().await.is_none()).await;
+        assert!(world.machines().is_empty(), "{}", world.story());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_of_the_object_has_no_part_in_the_machine() {
+    let world = World::start(&Setup::default()).await;
+    world.provisioned().await;
+    let mut copy = world.vm().await.unwrap();
+    let meta = std::mem::take(&mut copy.metadata);
+    copy.metadata.name = Some("copy".to_owned());
+    copy.metadata.namespace = meta.namespace;
+    copy.metadata.annotations = meta.annotations;
+    copy.metadata.finalizers = meta.finalizers;
+    copy.spec.bios_uuid = None;
+    let copies = world.api::<VSphereVM>();
+    copies.create(&PostParams::default(), &copy).await.unwrap();
+    copies.delete("copy", &DeleteParams::default()).await.unwrap();
+    world.until("gone", Duration::from_secs(60), async |_: &World| copies.get_opt("copy").await.unwrap().is_none()).await;
+    assert!(world.machines()["m"].powered_on);
 }
 
 #[tokio::test(start_paused = true)]
@@ -206,7 +298,7 @@ async fn every_planted_defect_does_its_harm() {
     world.gone().await;
     assert!(world.machines().is_empty(), "destroyed although it is not ours any more");
 
-    let mishap = Some((0, crate::vsphere_world::Mishap::LostAfter));
+    let mishap = Some((0, Mishap::LostAfter));
     let world = World::start(&Setup { mishap, ..planted(Defect::CloneAfresh) }).await;
     world.provisioned().await;
     assert_eq!(world.machines().len(), 2, "cloned twice");

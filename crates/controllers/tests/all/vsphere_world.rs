@@ -26,8 +26,8 @@ use talos::client::grpc::GrpcDialer;
 use tokio_util::sync::CancellationToken;
 use vsphere::spec::{CloneRequest, Remarks};
 use vsphere::{
-    About, Credentials, Link, Listener, ManagedObjectReference, Placement, PlacementRequest, Registry, Seen, Task, Transport, VCenter,
-    VCenters, VSphereError, Verification, VirtualMachine, VirtualMachineConfigSpec,
+    About, Credentials, Link, Listener, ManagedObjectReference, Owner, Placement, PlacementRequest, Registry, Seen, Task, Transport,
+    VCenter, VCenters, VSphereError, Verification, VirtualMachine, VirtualMachineConfigSpec,
 };
 
 pub const NAMESPACE: &str = "lab";
@@ -99,14 +99,11 @@ impl VCenter for Wrapped {
     async fn place(&self, request: &PlacementRequest) -> Result<Arc<Placement>, VSphereError> {
         self.inner.place(request).await
     }
-    async fn find(
-        &self,
-        placement: &Placement,
-        name: &str,
-        uuid: &str,
-        is_fresh: bool,
-    ) -> Result<Vec<ManagedObjectReference>, VSphereError> {
-        self.inner.find(placement, name, uuid, is_fresh).await
+    async fn find_named(&self, folder_path: &str, name: &str) -> Result<Option<ManagedObjectReference>, VSphereError> {
+        self.inner.find_named(folder_path, name).await
+    }
+    async fn machines_of(&self, owner: &Owner) -> Result<Vec<ManagedObjectReference>, VSphereError> {
+        self.inner.machines_of(owner).await
     }
     async fn find_instance(&self, uuid: &str) -> Result<Vec<ManagedObjectReference>, VSphereError> {
         self.inner.find_instance(uuid).await

@@ -10,7 +10,7 @@ async fn a_machine_takes_four_calls_from_nothing_to_powered_on() {
     let world = World::start(1.0).await;
     let vcenter = world.vcenter();
     let placed = vcenter.place(&placement()).await.unwrap();
-    assert!(vcenter.find(&placed, "node", &request("node", 1).instance_uuid, false).await.unwrap().is_empty());
+    assert_eq!(vcenter.find_named(&placed.folder_path, "node").await.unwrap(), None);
     let before = world.calls();
 
     let reference = cloned(&*vcenter, "node", 1).await;

@@ -1,9 +1,9 @@
 //! What a person reads when something is wrong, and that nothing was done.
 
 use simulator::hooks::{Phase, Verdict};
-use vsphere::{Credentials, PlacementRequest, Reaction, Secret, VCenters, VSphereError};
+use vsphere::{Credentials, Owner, PlacementRequest, Reaction, Secret, VCenters, VSphereError};
 
-use crate::world::{PASSWORD, World, placement, request};
+use crate::world::{PASSWORD, World, owner, placement, request};
 
 async fn placed(world: &World, change: impl FnOnce(&mut PlacementRequest)) -> String {
     let mut request = placement();
@@ -145,9 +145,11 @@ async fn a_lost_answer_says_that_the_effect_is_unknown_and_it_can_be_looked_up()
         let clones = vcenter.clones_of(&placed.template.reference).await.unwrap();
         assert_eq!(clones.len(), 1, "the running clone is seen");
         crate::world::ended(&*vcenter, &clones[0].reference).await;
-        let found = vcenter.find(&placed, "node", &wanted.instance_uuid, true).await.unwrap();
+        let found = vcenter.find_instance(&wanted.instance_uuid).await.unwrap();
         assert_eq!(found.len(), 1);
-        assert_eq!(vcenter.find(&placed, "node", &wanted.instance_uuid, false).await.unwrap(), found);
+        assert_eq!(vcenter.find_named(&placed.folder_path, "node").await.unwrap().as_ref(), found.first());
+        assert_eq!(vcenter.machines_of(&owner()).await.unwrap(), found);
+        assert!(vcenter.machines_of(&Owner { machine: "other".to_owned(), ..owner() }).await.unwrap().is_empty());
     }
 }
 

@@ -128,10 +128,10 @@ async fn the_client_works_with_vcsim() {
     assert_eq!((placed.folder_path.as_str(), placed.networks.len()), ("/DC0/vm", 2));
     assert!(placed.networks[1].backing.port.is_some());
     let wanted = request("node", 1);
-    assert!(vcenter.find(&placed, "node", &wanted.instance_uuid, false).await.unwrap().is_empty());
+    assert_eq!(vcenter.find_named(&placed.folder_path, "node").await.unwrap(), None);
     let (task, _) = vcenter.clone_machine(&placed, &wanted).await.unwrap();
     let TaskState::Succeeded(Some(reference)) = ended(&*vcenter, &task).await else { panic!("not cloned") };
-    assert_eq!(vcenter.find(&placed, "node", &wanted.instance_uuid, true).await.unwrap(), vec![reference.clone()]);
+    assert_eq!(vcenter.find_named(&placed.folder_path, "node").await.unwrap(), Some(reference.clone()));
 
     let machine = vcenter.machine(&reference).await.unwrap().unwrap();
     assert_eq!((machine.name.as_str(), machine.nics().len()), ("node", 2));
