@@ -9,7 +9,7 @@ use thiserror::Error;
 use vsphere::{Credentials, Secret as Password};
 
 /// Where secrets of VSphereClusterIdentities lie: the namespace that upstream's controller runs in.
-const IDENTITY_NAMESPACE: &str = "capv-system";
+pub const IDENTITY_NAMESPACE: &str = "capv-system";
 
 /// Why nobody can sign in.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

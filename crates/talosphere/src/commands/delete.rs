@@ -101,8 +101,9 @@ async fn prove(args: &Delete, look: Option<preflight::Look>, session: &Session, 
     let mut left = listed(args, session, namespace).await?;
     let looked = match look {
         Some(look) => {
-            left.extend(look.left(seams).await?);
-            format!("vCenter {} and the API were looked at", look.server())
+            let (machines, looked) = look.left(seams).await?;
+            left.extend(machines);
+            looked
         }
         None => "the API was looked at; the cluster named no vCenter".to_owned(),
     };
@@ -112,5 +113,5 @@ async fn prove(args: &Delete, look: Option<preflight::Look>, session: &Session, 
     }
     Err(Problem::new(Code::LeftBehind, format!("Cluster {} is deleted, but {} left behind", args.name, left.len()))
         .seen_all(left)
-        .remedy("run the same command again; `describe` shows why something stays"))
+        .remedy("remove what is named; the objects that described it are gone"))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use controllers::vspherecluster::identity::IDENTITY_NAMESPACE;
 use serde_json::Value;
 use vsphere::{Credentials, PlacementRequest, Secret, VCenters as _, VSphereError};
 
@@ -39,37 +40,45 @@ fn placement(spec: &Value) -> PlacementRequest {
     }
 }
 
-/// Signs in to the vCenter and resolves every name that the machine templates use. A vCenter that cannot be reached is told and waited
+/// Signs in to the vCenters and resolves every name that the machine templates use. A vCenter that cannot be reached is told and waited
 /// for later; everything else that does not hold is one problem, with all objections.
 ///
 /// # Errors
 /// With everything that does not hold.
 pub async fn check(manifests: &[Manifest], login: Option<&(String, String)>, seams: &Seams) -> Result<(), Problem> {
-    let Some(cluster) = manifests.iter().find(|manifest| manifest.kind() == "VSphereCluster") else { return Ok(()) };
     let Some(login) = login else { return Ok(()) };
-    let server = text(&cluster.object, "/spec/server");
-    let registry = wiring::vcenters(seams, "preflight");
-    let outcome =
-        objections(manifests, &registry.vcenter(&credentials(server, text(&cluster.object, "/spec/thumbprint"), login)), seams).await;
-    registry.close().await;
-    let objections = outcome?;
-    let mut lines = objections.into_iter();
+    let clusters: Vec<&Manifest> = manifests.iter().filter(|manifest| manifest.kind() == "VSphereCluster").collect();
+    let servers: BTreeSet<(&str, &str)> =
+        clusters.iter().map(|cluster| (text(&cluster.object, "/spec/server"), text(&cluster.object, "/spec/thumbprint"))).collect();
+    let mut lines = Vec::new();
+    for (server, thumbprint) in &servers {
+        let named = |manifest: &&Manifest| {
+            let own = text(&manifest.object, "/spec/template/spec/server");
+            manifest.kind() == "VSphereMachineTemplate" && (own == *server || own.is_empty() && servers.len() == 1)
+        };
+        let templates: Vec<&Manifest> = manifests.iter().filter(named).collect();
+        let registry = wiring::vcenters(seams, "preflight");
+        let outcome = objections(&templates, &registry.vcenter(&credentials(server, thumbprint, login)), seams).await;
+        registry.close().await;
+        lines.extend(outcome);
+    }
+    let mut lines = lines.into_iter();
     let Some(first) = lines.next() else { return Ok(()) };
     Err(Problem::new(Code::VCenter, first).seen_all(lines).remedy("correct what is named; nothing was applied"))
 }
 
-async fn objections(manifests: &[Manifest], vcenter: &std::sync::Arc<dyn vsphere::VCenter>, seams: &Seams) -> Result<Vec<String>, Problem> {
+async fn objections(templates: &[&Manifest], vcenter: &std::sync::Arc<dyn vsphere::VCenter>, seams: &Seams) -> Vec<String> {
     match vcenter.about().await {
         Ok(_) => {}
         Err(error @ (VSphereError::Unreachable { .. } | VSphereError::Unanswered { .. })) => {
             seams.printer.line(format!("warning: {error}"));
-            return Ok(Vec::new());
+            return Vec::new();
         }
-        Err(error) => return Ok(vec![error.to_string()]),
+        Err(error) => return vec![error.to_string()],
     }
     let mut objections = Vec::new();
     let mut told = BTreeSet::new();
-    for manifest in manifests.iter().filter(|manifest| manifest.kind() == "VSphereMachineTemplate") {
+    for manifest in templates {
         let spec = manifest.object.pointer("/spec/template/spec").unwrap_or(&Value::Null);
         let request = placement(spec);
         let error = match vcenter.place(&request).await {
@@ -84,49 +93,47 @@ async fn objections(manifests: &[Manifest], vcenter: &std::sync::Arc<dyn vsphere
             objections.push(format!("{}: {line}", manifest.place()));
         }
     }
-    Ok(objections)
+    objections
 }
 
-/// Refuses an endpoint address that another cluster has, or a machine of one.
+/// Refuses an endpoint that another cluster has, or a machine of one.
 ///
 /// # Errors
 /// With who holds it.
-pub async fn endpoint(api: &Api, manifests: &[Manifest], namespace: &str) -> Result<(), Problem> {
-    let Some(ours) = manifests.iter().find(|manifest| manifest.kind() == "VSphereCluster") else { return Ok(()) };
-    let host = text(&ours.object, "/spec/controlPlaneEndpoint/host");
-    if host.is_empty() {
-        return Ok(());
+pub async fn endpoints(api: &Api, manifests: &[Manifest], namespace: &str) -> Result<(), Problem> {
+    let list = |path: &'static str| async move {
+        let list = api.send(http::Method::GET, path, None, None).await.map_err(|error| unreachable(&error))?;
+        Ok::<_, Problem>(list.get("items").and_then(Value::as_array).cloned().unwrap_or_default())
+    };
+    let mut held: Vec<(String, String, String)> = Vec::new();
+    for other in list("/apis/infrastructure.cluster.x-k8s.io/v1beta2/vsphereclusters").await? {
+        let (name, place) = (text(&other, "/metadata/name").to_owned(), text(&other, "/metadata/namespace").to_owned());
+        held.push((place, name, text(&other, "/spec/controlPlaneEndpoint/host").to_lowercase()));
     }
-    let items = |list: Value| list.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
-    let list = api
-        .send(http::Method::GET, "/apis/infrastructure.cluster.x-k8s.io/v1beta2/vsphereclusters", None, None)
-        .await
-        .map_err(|error| unreachable(&error))?;
-    for other in items(list) {
-        let (name, place) = (text(&other, "/metadata/name"), text(&other, "/metadata/namespace"));
-        let is_same = name == ours.name() && place == namespace;
-        if !is_same && text(&other, "/spec/controlPlaneEndpoint/host") == host {
-            return Err(Problem::new(Code::InvalidObject, format!("{}: the endpoint {host} is the one of another cluster", ours.place()))
+    let addresses = list("/apis/ipam.cluster.x-k8s.io/v1beta2/ipaddresses").await?;
+    for ours in manifests.iter().filter(|manifest| manifest.kind() == "VSphereCluster") {
+        let host = text(&ours.object, "/spec/controlPlaneEndpoint/host").to_lowercase();
+        if host.is_empty() {
+            continue;
+        }
+        let refused = |what: String| Problem::new(Code::InvalidObject, format!("{}: the endpoint {host} is {what}", ours.place()));
+        let is_other = |place: &str, name: &str| name != ours.name() || place != namespace;
+        if let Some((place, name, _)) = held.iter().find(|(place, name, other)| *other == host && is_other(place, name)) {
+            return Err(refused("the one of another cluster".to_owned())
                 .seen(format!("VSphereCluster {place}/{name} has it"))
                 .remedy("choose another address or name for this cluster's endpoint"));
         }
-    }
-    if host.parse::<std::net::IpAddr>().is_err() {
-        return Ok(());
-    }
-    let list = api
-        .send(http::Method::GET, "/apis/ipam.cluster.x-k8s.io/v1beta2/ipaddresses", None, None)
-        .await
-        .map_err(|error| unreachable(&error))?;
-    for address in items(list) {
-        let cluster =
-            address.pointer("/metadata/labels").and_then(|labels| labels.get("cluster.x-k8s.io/cluster-name")).and_then(Value::as_str);
-        let is_ours = cluster == Some(ours.name()) && text(&address, "/metadata/namespace") == namespace;
-        if text(&address, "/spec/address") == host && !is_ours {
-            let holder = format!("{}/{}", text(&address, "/metadata/namespace"), text(&address, "/spec/claimRef/name"));
-            return Err(Problem::new(Code::InvalidObject, format!("{}: the endpoint {host} is taken by a machine", ours.place()))
-                .seen(format!("IPAddressClaim {holder} holds it"))
-                .remedy("choose an address outside the pools for the endpoint"));
+        held.push((namespace.to_owned(), ours.name().to_owned(), host.clone()));
+        let Ok(wanted) = host.parse::<std::net::IpAddr>() else { continue };
+        for address in &addresses {
+            let labels = address.pointer("/metadata/labels");
+            let cluster = labels.and_then(|labels| labels.get("cluster.x-k8s.io/cluster-name")).and_then(Value::as_str).unwrap_or_default();
+            let place = text(address, "/metadata/namespace");
+            if text(address, "/spec/address").parse() == Ok(wanted) && is_other(place, cluster) {
+                return Err(refused("taken by a machine".to_owned())
+                    .seen(format!("IPAddressClaim {place}/{} holds it", text(address, "/spec/claimRef/name")))
+                    .remedy("choose an address outside the pools for the endpoint"));
+            }
         }
     }
     Ok(())
@@ -135,8 +142,12 @@ pub async fn endpoint(api: &Api, manifests: &[Manifest], namespace: &str) -> Res
 /// The way to look for what is left of a cluster in its vCenter.
 #[derive(Debug)]
 pub struct Look {
-    credentials: Credentials,
+    server: String,
+    /// Or why nobody can sign in.
+    credentials: Result<Credentials, String>,
     cluster: String,
+    /// Whether a machine was there that may have left something.
+    has_machines: bool,
 }
 
 impl Look {
@@ -145,35 +156,55 @@ impl Look {
     /// # Errors
     /// When the API does not answer.
     pub async fn prepare(api: &Api, namespace: &str, cluster: &Value) -> Result<Option<Self>, Problem> {
+        let get = |path: String| async move { api.get(&path).await.map_err(|error| unreachable(&error)) };
+        let infrastructure_path = "/apis/infrastructure.cluster.x-k8s.io/v1beta2";
         let name = text(cluster, "/spec/infrastructureRef/name");
-        let path = format!("/apis/infrastructure.cluster.x-k8s.io/v1beta2/namespaces/{namespace}/vsphereclusters/{name}");
-        let Some(infrastructure) = api.get(&path).await.map_err(|error| unreachable(&error))? else { return Ok(None) };
-        let secret = text(&infrastructure, "/spec/identityRef/name");
-        let path = format!("/api/v1/namespaces/{namespace}/secrets/{secret}");
-        let Some(secret) = api.get(&path).await.map_err(|error| unreachable(&error))? else { return Ok(None) };
-        let Some(login) = secret_text(&secret, "username").zip(secret_text(&secret, "password")) else { return Ok(None) };
+        let Some(infrastructure) = get(format!("{infrastructure_path}/namespaces/{namespace}/vsphereclusters/{name}")).await? else {
+            return Ok(None);
+        };
+        let label = format!("?labelSelector=cluster.x-k8s.io%2Fcluster-name%3D{}", text(cluster, "/metadata/name"));
+        let machines = get(format!("{infrastructure_path}/namespaces/{namespace}/vspherevms{label}")).await?;
+        let identity = text(&infrastructure, "/spec/identityRef/name");
+        let (place, secret) = if text(&infrastructure, "/spec/identityRef/kind") == "VSphereClusterIdentity" {
+            let found = get(format!("{infrastructure_path}/vsphereclusteridentities/{identity}")).await?;
+            let secret = found.as_ref().map(|found| text(found, "/spec/secretName").to_owned()).unwrap_or_default();
+            (IDENTITY_NAMESPACE.to_owned(), secret)
+        } else {
+            (namespace.to_owned(), identity.to_owned())
+        };
+        let found = if secret.is_empty() { None } else { get(format!("/api/v1/namespaces/{place}/secrets/{secret}")).await? };
+        let login = found.and_then(|secret| secret_text(&secret, "username").zip(secret_text(&secret, "password")));
         let (server, thumbprint) = (text(&infrastructure, "/spec/server"), text(&infrastructure, "/spec/thumbprint"));
-        Ok(Some(Self { credentials: credentials(server, thumbprint, &login), cluster: text(cluster, "/metadata/uid").to_owned() }))
+        Ok(Some(Self {
+            server: server.to_owned(),
+            credentials: login.map(|login| credentials(server, thumbprint, &login)).ok_or_else(|| {
+                format!("the Secret {place}/{secret} with the login to {server} was not there or had no username and password")
+            }),
+            cluster: text(cluster, "/metadata/uid").to_owned(),
+            has_machines: machines.as_ref().and_then(|list| list.get("items")?.as_array()).is_some_and(|items| !items.is_empty()),
+        }))
     }
 
-    /// The server that is looked at.
-    pub fn server(&self) -> &str {
-        &self.credentials.server
-    }
-
-    /// The VMs that carry the marker of the cluster.
+    /// The VMs that carry the marker of the cluster, and where was looked.
     ///
     /// # Errors
     /// When vCenter cannot be asked: then nothing is proven.
-    pub async fn left(&self, seams: &Seams) -> Result<Vec<String>, Problem> {
+    pub async fn left(&self, seams: &Seams) -> Result<(Vec<String>, String), Problem> {
+        let unproven = |because: String| {
+            Problem::new(Code::LeftBehind, "the cluster's objects are gone; whether machines are left in vCenter could not be looked up")
+                .because(because)
+                .remedy(format!("look in vCenter {} for VMs with {} = {}", self.server, vsphere::marker::CLUSTER_KEY, self.cluster))
+        };
+        let credentials = match &self.credentials {
+            Ok(credentials) => credentials,
+            Err(why) if self.has_machines => return Err(unproven(why.clone())),
+            Err(why) => return Ok((Vec::new(), format!("no machine was there; vCenter was not looked at: {why}"))),
+        };
         let registry = wiring::vcenters(seams, "look");
-        let found = registry.vcenter(&self.credentials).machines_of_cluster(&self.cluster).await;
+        let found = registry.vcenter(credentials).machines_of_cluster(&self.cluster).await;
         registry.close().await;
-        let found = found.map_err(|error| {
-            Problem::new(Code::LeftBehind, "whether machines are left in vCenter could not be looked up")
-                .because(error.to_string())
-                .remedy("run the same command again")
-        })?;
-        Ok(found.into_iter().map(|name| format!("VM {name} in vCenter {}", self.credentials.server)).collect())
+        let found = found.map_err(|error| unproven(error.to_string()))?;
+        let left = found.into_iter().map(|name| format!("VM {name} in vCenter {}", self.server)).collect();
+        Ok((left, format!("vCenter {} and the API were looked at", self.server)))
     }
 }

@@ -190,7 +190,7 @@ async fn check(api: &Api, order: &Order, seams: &Seams) -> Result<(), Problem> {
         return Err(first);
     }
     let login = login(api, order).await?;
-    preflight::endpoint(api, &order.manifests, &order.namespace).await?;
+    preflight::endpoints(api, &order.manifests, &order.namespace).await?;
     preflight::check(&order.manifests, login.as_ref(), seams).await
 }
 

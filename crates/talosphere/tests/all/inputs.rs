@@ -75,6 +75,46 @@ async fn each_has_its_own_error_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_that_another_cluster_holds_is_refused() {
+    let mut world = World::start(&["CONTROL_PLANE_MACHINE_COUNT=1", "WORKER_MACHINE_COUNT=0"]).await;
+    tokio::task::block_in_place(|| {
+        world.shell.ok(UP);
+        let addresses: serde_json::Value = serde_json::from_str(&world.shell.ok("talosphere get ipaddress -n team -o json")).unwrap();
+        let node = addresses.pointer("/items/0/spec/address").unwrap().as_str().unwrap();
+        for (endpoint, words) in
+            [("demo.k8s.example.com", "VSphereCluster team/demo has it"), (node, "IPAddressClaim team/demo-control-plane")]
+        {
+            world.shell.environment.insert("CLUSTER_NAME".to_owned(), "other".to_owned());
+            world.shell.environment.insert("CONTROL_PLANE_ENDPOINT".to_owned(), endpoint.to_owned());
+            let error = world.shell.fails(UP, 2);
+            for word in ["TS111", endpoint, words, "choose an"] {
+                assert!(error.contains(word), "{word} is not in\n{error}");
+            }
+            assert!(!error.contains(" created"), "{error}");
+        }
+    });
+    world.rest("after the refusals", 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_linked_clone_needs_a_snapshot() {
+    let world = World::of_site(|site| {
+        for template in site.datacenters.iter_mut().flat_map(|datacenter| &mut datacenter.templates) {
+            template.has_snapshot = false;
+        }
+    })
+    .await;
+    tokio::task::block_in_place(|| {
+        let error = world.shell.fails(UP, 1);
+        for word in ["TS404", "talos-1.9", "snapshot", "linkedClone", "nothing was applied"] {
+            assert!(error.contains(word), "{word} is not in\n{error}");
+        }
+        assert!(!error.contains(" created"), "{error}");
+    });
+    world.rest("after the refusal", 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_done_yet_is_said_while_it_is_waited_for() {
     // A pool with one address for two machines: who holds it is named.
     let world = World::start(&["CONTROL_PLANE_MACHINE_COUNT=1", "WORKER_MACHINE_COUNT=2"]).await;

@@ -65,9 +65,22 @@ impl World {
         Self::with(material, &root().join("examples"), seams).await
     }
 
+    /// With the example's manifests and another vCenter than they need.
+    pub async fn of_site(change: impl FnOnce(&mut simulator::vcenter::Site)) -> Self {
+        let seams = Seams::of_process().unwrap();
+        let material = own_material(&seams);
+        let mut site = material.site().unwrap();
+        change(&mut site);
+        Self::over(site, material, &root().join("examples"), seams).await
+    }
+
     /// With these manifests; the files of `folder` are copied to where the shell is.
     pub async fn with(material: Material, folder: &std::path::Path, seams: Seams) -> Self {
-        let simulator = simulate::start(material.site().unwrap(), 0.0, material.neighbours.clone(), &seams).await.unwrap();
+        Self::over(material.site().unwrap(), material, folder, seams).await
+    }
+
+    async fn over(site: simulator::vcenter::Site, material: Material, folder: &std::path::Path, seams: Seams) -> Self {
+        let simulator = simulate::start(site, 0.0, material.neighbours.clone(), &seams).await.unwrap();
         let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = proxy.local_addr().unwrap();
         tokio::spawn({
