@@ -32,17 +32,17 @@ fn amount(value: &Value, total: i64) -> Option<i64> {
     }
 }
 
-/// How many of the pods a budget covers may go now.
-fn allowed(budget: &Value, pods: &[Value]) -> i64 {
+/// How many of the pods a budget covers are healthy, and how many must stay so.
+fn standing(budget: &Value, pods: &[Value]) -> (i64, i64) {
     let total = i64::try_from(pods.len()).unwrap_or(i64::MAX);
     let healthy = i64::try_from(pods.iter().filter(|pod| is_ready(pod) && meta::deletion_timestamp(pod).is_none()).count()).unwrap_or(0);
     let given = |field: &str| meta::at(budget, &["spec", field]).and_then(|value| amount(value, total));
-    let needed = match (given("minAvailable"), given("maxUnavailable")) {
+    let desired = match (given("minAvailable"), given("maxUnavailable")) {
         (Some(min), _) => min,
-        (None, Some(max)) => total - max,
+        (None, Some(max)) => (total - max).max(0),
         (None, None) => 0,
     };
-    healthy - needed
+    (healthy, desired)
 }
 
 fn covers(budget: &Value, pod: &Entry) -> bool {
@@ -56,16 +56,33 @@ fn covers(budget: &Value, pod: &Entry) -> bool {
 /// When there is no such pod, or a budget forbids it for now (429).
 pub async fn evict(inner: &Arc<Inner>, pods: &Arc<Resource>, key: &ObjectKey, body: &Value, query: &Query) -> Result<Answer, StatusError> {
     let pod = inner.latest(key).ok_or_else(|| StatusError::not_found(&pods.group_resource(), &key.name))?;
-    let is_pending = meta::at(&pod.shared(), &["status", "phase"]).and_then(Value::as_str) == Some("Pending");
-    if !is_pending && !pod.is_deleting() && is_ready(&pod.shared()) {
+    let value = pod.shared();
+    let phase = meta::at(&value, &["status", "phase"]).and_then(Value::as_str).unwrap_or_default();
+    // What runs no workload is no disruption.
+    let is_exempt = matches!(phase, "Pending" | "Succeeded" | "Failed") || pod.is_deleting();
+    if !is_exempt {
         let budgets = inner.state().store.list(&ResourceId::new("policy", "poddisruptionbudgets"), Some(&key.namespace));
-        let peers = inner.state().store.list(&key.resource, Some(&key.namespace));
-        for budget in budgets.iter().map(|entry| entry.value()).filter(|budget| covers(budget, &pod)) {
-            let covered: Vec<Value> = peers.iter().filter(|peer| covers(&budget, peer)).map(|peer| peer.value()).collect();
-            if allowed(&budget, &covered) < 1 {
-                let name = meta::name(&budget).to_owned();
+        let budgets: Vec<_> = budgets.iter().map(|entry| entry.value()).filter(|budget| covers(budget, &pod)).collect();
+        let budget = match budgets.as_slice() {
+            [] => None,
+            [one] => Some(one),
+            _ => {
+                return Err(StatusError::internal(
+                    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+                ));
+            }
+        };
+        if let Some(budget) = budget {
+            let peers = inner.state().store.list(&key.resource, Some(&key.namespace));
+            let covered: Vec<Value> = peers.iter().filter(|peer| covers(budget, peer)).map(|peer| peer.value()).collect();
+            let (healthy, desired) = standing(budget, &covered);
+            let policy = meta::at(budget, &["spec", "unhealthyPodEvictionPolicy"]).and_then(Value::as_str);
+            // An unhealthy pod may go while the budget is kept by the others, or always where the budget says so.
+            let is_free = !is_ready(&value) && (policy == Some("AlwaysAllow") || (desired > 0 && healthy >= desired));
+            if !is_free && healthy - desired < 1 {
+                let name = meta::name(budget).to_owned();
                 let error = StatusError::too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", 0);
-                let why = format!("The disruption budget {name} does not allow evicting pods currently");
+                let why = format!("The disruption budget {name} needs {desired} healthy pods and has {healthy} currently");
                 return Err(error.cause("DisruptionBudget", &why, ""));
             }
         }

@@ -516,6 +516,42 @@ async fn pods_are_evicted_as_their_budget_allows() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_unready_pod_is_evicted_only_while_the_others_keep_the_budget() {
+    let server = server().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    for (name, phase, is_ready) in
+        [("good", "Running", true), ("bad", "Running", false), ("worse", "Running", false), ("done", "Succeeded", false)]
+    {
+        let pod =
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "x"}}, "spec": {"containers": []}});
+        ask(&server, "POST", pods, pod).await.expect(201);
+        let conditions = json!([{"type": "Ready", "status": if is_ready { "True" } else { "False" }}]);
+        patch(&server, "merge", &format!("{pods}/{name}/status"), json!({"status": {"phase": phase, "conditions": conditions}}))
+            .await
+            .expect(200);
+    }
+    let budget = |needed: i64, policy: &str| {
+        json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "b"},
+            "spec": {"minAvailable": needed, "unhealthyPodEvictionPolicy": policy, "selector": {"matchLabels": {"app": "x"}}}})
+    };
+    ask(&server, "POST", budgets, budget(2, "IfHealthyBudget")).await.expect(201);
+    let evict = async |name: &str| {
+        let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": "default"}});
+        ask(&server, "POST", &format!("{pods}/{name}/eviction"), eviction).await.code
+    };
+    assert_eq!(evict("bad").await, 429, "one healthy of two needed");
+    assert_eq!(evict("done").await, 201, "what has ended disrupts nothing");
+    patch(&server, "merge", &format!("{budgets}/b"), budget(1, "IfHealthyBudget")).await.expect(200);
+    assert_eq!((evict("good").await, evict("bad").await), (429, 201));
+    patch(&server, "merge", &format!("{budgets}/b"), budget(3, "AlwaysAllow")).await.expect(200);
+    assert_eq!((evict("good").await, evict("worse").await), (429, 201));
+    let second = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "c"}, "spec": {"minAvailable": 0, "selector": {"matchLabels": {"app": "x"}}}});
+    ask(&server, "POST", budgets, second).await.expect(201);
+    assert_eq!(evict("good").await, 500, "two budgets");
+}
+
+#[tokio::test(start_paused = true)]
 async fn definitions_come_change_and_go() {
     let server = server().await;
     let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";

@@ -110,10 +110,12 @@ impl Machines {
         let siblings = self.store.of_cluster(&namespace, &machine.spec.cluster_name);
         let staying = siblings.iter().filter(|sibling| is_control_plane(sibling) && !is_deleting(&sibling.metadata));
         let control_plane_machines = staying.count();
+        let nodes = wiring.workload.nodes(&cluster_key);
+        let node = plan::node_of(&machine, &infrastructure, &nodes).and_then(|node| node.metadata.name.clone());
         Ok(Observed {
             connection: wiring.workload.connection(&cluster_key),
-            nodes: wiring.workload.nodes(&cluster_key),
-            trouble: wiring.workload.trouble(&cluster_key),
+            nodes,
+            trouble: node.and_then(|node| wiring.workload.trouble(&cluster_key, &node)),
             now: wiring.clock.now_seconds(),
             machine,
             cluster,

@@ -221,11 +221,19 @@ fn hooks(meta: &ObjectMeta, prefix: &str) -> Vec<String> {
     known.filter(|key| key.starts_with(prefix)).cloned().collect()
 }
 
+/// The Node of a Machine that is being deleted: the recorded one; else, when none was recorded yet, the one with the machine's provider id.
+pub fn node_of(machine: &Machine, infrastructure: &Referenced, nodes: &[Arc<Node>]) -> Option<Arc<Node>> {
+    if let Some(known) = machine.status.as_ref().and_then(|status| status.node_ref.as_ref()) {
+        return nodes.iter().find(|node| node.metadata.name.as_ref() == Some(&known.name)).cloned();
+    }
+    let told = infrastructure.found().and_then(|object| object.spec.provider_id.clone()).filter(|id| !id.is_empty());
+    node::find(nodes, &told.or_else(|| machine.spec.provider_id.clone())?)
+}
+
 fn deletion(observed: &Observed) -> Plan {
     let meta = &observed.machine.metadata;
     let mut plan = Plan::default();
-    let known_node = observed.machine.status.as_ref().and_then(|status| status.node_ref.as_ref());
-    plan.node = known_node.and_then(|known| observed.nodes.iter().find(|node| node.metadata.name.as_ref() == Some(&known.name)).cloned());
+    plan.node = node_of(&observed.machine, &observed.infrastructure, &observed.nodes);
     let stage = stage(observed, &mut plan);
     if stage == Deletion::Completed && has_finalizer(meta, finalizers::MACHINE) {
         plan.steps.push(Step::RemoveFinalizer);

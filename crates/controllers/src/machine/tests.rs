@@ -343,7 +343,9 @@ fn a_node_is_deleted_only_when_its_cluster_stays_and_never_waited_for_without_en
     let is_control_plane = changed(&base, &json!({"metadata": {"labels": {"cluster.x-k8s.io/control-plane": ""}}}));
     assert!(!freed(&is_control_plane));
     assert!(freed(&Observed { control_plane_machines: 0, ..is_control_plane }), "the last control plane's Node goes with its cluster");
-    assert!(freed(&changed(&base, &json!({"status": {"nodeRef": null}}))));
+    let unseen = changed(&base, &json!({"status": {"nodeRef": null}}));
+    assert_eq!(plan(&unseen).steps, [Step::DeleteNode { node: "m".into(), uid: "node".into() }], "known by its provider id");
+    assert!(freed(&Observed { nodes: vec![node(&json!({"spec": {"providerID": "vsphere://another"}}))], ..unseen }));
 
     let away = Observed { connection: Connection::Disconnected { since: at("08:00:00"), because: "x".into() }, ..base.clone() };
     let planned = plan(&away);

@@ -80,7 +80,8 @@ struct State {
     before: Vec<Arc<Node>>,
     queued: BTreeSet<String>,
     applied: BTreeMap<String, Applied>,
-    trouble: Option<String>,
+    /// What the last call about each Node failed with, by name.
+    troubles: BTreeMap<String, String>,
     failures: u32,
 }
 
@@ -198,7 +199,7 @@ impl Inner {
             before: Vec::new(),
             queued: BTreeSet::new(),
             applied: BTreeMap::new(),
-            trouble: None,
+            troubles: BTreeMap::new(),
             failures: 0,
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Notify::new() });
@@ -393,7 +394,12 @@ async fn work(
                 state.applied.insert(work.clone(), applied);
             }
             state.failures = if result.is_ok() { 0 } else { state.failures.saturating_add(1) };
-            state.trouble = result.err().map(|error| format!("{} {}: {error}", job.word(), job.object()));
+            if let Job::PatchNode { node, .. } | Job::DeleteNode { node, .. } = &job {
+                match &result {
+                    Ok(()) => state.troubles.remove(node),
+                    Err(error) => state.troubles.insert(node.clone(), format!("{} {}: {error}", job.word(), job.object())),
+                };
+            }
             (state.failures > 0).then(|| Backoff::RECONCILE.delay(state.failures, &inner.random))
         };
         match delay {
@@ -465,10 +471,10 @@ impl Clusters for Accessor {
         state.applied.get(work).cloned()
     }
 
-    fn trouble(&self, cluster: &ObjectKey) -> Option<String> {
+    fn trouble(&self, cluster: &ObjectKey, node: &str) -> Option<String> {
         let entry = self.0.entry(cluster)?;
         let state = entry.shared.state();
-        state.trouble.clone()
+        state.troubles.get(node).cloned()
     }
 
     fn hasten(&self, cluster: &ObjectKey) {

@@ -90,8 +90,8 @@ pub trait Clusters: fmt::Debug + Send + Sync {
     /// What came of the objects handed in as `work`; none when nothing was, in this process.
     fn applied(&self, cluster: &ObjectKey, work: &str) -> Option<Applied>;
 
-    /// The last call that failed, and why; none after one that went well.
-    fn trouble(&self, cluster: &ObjectKey) -> Option<String>;
+    /// Why the last call about a Node failed; none after one that went well.
+    fn trouble(&self, cluster: &ObjectKey, node: &str) -> Option<String>;
 
     /// Tries to connect now rather than after the present delay: something happened that makes an answer likely.
     fn hasten(&self, cluster: &ObjectKey);

@@ -259,14 +259,15 @@ async fn work_is_done_in_order_and_trouble_is_told() {
     lab.pass(1).await;
     let Some(Applied::Failed(error)) = lab.accessor.applied(&key, "x") else { panic!("{:?}", lab.accessor.applied(&key, "x")) };
     assert!(error.starts_with("Secret s: ") && error.contains("nowhere") && !error.contains("c2VjcmV0"), "{error}");
-    assert!(lab.accessor.trouble(&key).unwrap().starts_with("apply x (1 objects): "));
+    assert_eq!(lab.accessor.trouble(&key, "cp-0"), None, "what fails elsewhere says nothing about a Node");
     let uid = lab.accessor.nodes(&key)[0].metadata.uid.clone().unwrap();
     lab.accessor.delete_node(&key, "cp-0", "another");
     lab.pass(1).await;
     assert_eq!(lab.names(), ["cp-0"], "only the Node that was meant");
+    assert!(lab.accessor.trouble(&key, "cp-0").unwrap().starts_with("delete-node Node cp-0: "));
     lab.accessor.delete_node(&key, "cp-0", &uid);
     lab.pass(1).await;
-    assert_eq!((lab.names().len(), lab.accessor.trouble(&key)), (0, None));
+    assert_eq!((lab.names().len(), lab.accessor.trouble(&key, "cp-0")), (0, None));
 }
 
 #[tokio::test(start_paused = true)]

@@ -174,7 +174,7 @@ impl Clusters for Memory {
         self.state().applied.get(work).map(|(applied, _)| applied.clone())
     }
 
-    fn trouble(&self, _: &ObjectKey) -> Option<String> {
+    fn trouble(&self, _: &ObjectKey, _: &str) -> Option<String> {
         None
     }
 

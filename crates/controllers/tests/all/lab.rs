@@ -374,7 +374,7 @@ impl Clusters for NoWorkload {
     fn applied(&self, _: &ObjectKey, _: &str) -> Option<Applied> {
         None
     }
-    fn trouble(&self, _: &ObjectKey) -> Option<String> {
+    fn trouble(&self, _: &ObjectKey, _: &str) -> Option<String> {
         None
     }
     fn hasten(&self, _: &ObjectKey) {}
