@@ -89,6 +89,7 @@ impl Clusters {
         machines.retain(|machine| of_this(&machine.spec.cluster_name));
         Ok(Observed {
             connection: wiring.workload.connection(&key),
+            away_since: wiring.workload.away_since(&key),
             now: wiring.clock.now_seconds(),
             cluster,
             infrastructure,
@@ -115,6 +116,7 @@ impl Reconciler for Clusters {
                 break;
             }
         }
+        let doubted = status::doubted_at(&observed).and_then(|at| std::time::Duration::try_from(at.duration_since(observed.now)).ok());
         // The status is told even when a step failed, and from what the steps left behind.
         if let Some(cluster) = self.store.get(key) {
             let observed = Observed { cluster, ..observed };
@@ -131,6 +133,6 @@ impl Reconciler for Clusters {
         } else {
             result?;
         }
-        Ok(Action::Done)
+        Ok(doubted.filter(|left| !left.is_zero()).map_or(Action::Done, Action::RequeueAfter))
     }
 }

@@ -29,6 +29,8 @@ pub struct Observed {
     pub sets: Vec<Arc<MachineSet>>,
     pub machines: Vec<Arc<Machine>>,
     pub connection: Connection,
+    /// Since when the cluster does not answer; none while it does.
+    pub away_since: Option<Timestamp>,
     pub now: Timestamp,
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use api::cluster::{Cluster, ClusterPhase, ClusterStatus, Machine, ReplicaCounts};
 use api::conditions::{self, Condition, Severity, Status, get, is_true};
 use api::meta::FailureDomain;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use runtime::reconcile::Wait;
 use serde_json::Value;
 
@@ -197,7 +197,7 @@ fn current(observed: &Observed, plan: &Plan, status: &mut ClusterStatus) {
     let is_ready = |object: &External| object.status.ready == Some(true);
     let machines: Vec<Member<'_>> = observed.machines.iter().map(member).collect();
     let all = vec![
-        probe(&observed.connection),
+        probe(observed, &status.conditions),
         mirror::shown("InfrastructureReady", "Ready", "Infrastructure", &observed.infrastructure, External::is_provisioned, provisioned),
         conditions::new("ControlPlaneInitialized", is_initialized, initialized.0, initialized.1),
         mirror::shown("ControlPlaneAvailable", "Available", "Control plane", &observed.control_plane, is_ready, unavailable),
@@ -229,8 +229,20 @@ fn current(observed: &Observed, plan: &Plan, status: &mut ClusterStatus) {
     }
 }
 
-fn probe(connection: &Connection) -> conditions::New<'static> {
-    match connection {
+/// How long a cluster may be away before the probe counts as failed. Upstream's `--remote-connection-grace-period`.
+const CONNECTION_GRACE: SignedDuration = SignedDuration::from_secs(50);
+
+/// When a cluster that was reached before counts as out of reach; none while it answers.
+pub fn doubted_at(observed: &Observed) -> Option<Timestamp> {
+    observed.away_since.filter(|_| !observed.connection.is_connected()).and_then(|since| since.checked_add(CONNECTION_GRACE).ok())
+}
+
+fn probe(observed: &Observed, known: &[Condition]) -> conditions::New<'static> {
+    let was_reached = get(known, "RemoteConnectionProbe").is_some_and(|condition| condition.status == Status::True);
+    if was_reached && doubted_at(observed).is_some_and(|until| observed.now < until) {
+        return conditions::new("RemoteConnectionProbe", true, "ProbeSucceeded", "");
+    }
+    match &observed.connection {
         Connection::Connected { .. } => conditions::new("RemoteConnectionProbe", true, "ProbeSucceeded", ""),
         other => conditions::new("RemoteConnectionProbe", false, "ProbeFailed", format!("Remote connection probe failed: {other}")),
     }

@@ -49,6 +49,7 @@ fn settled() -> Observed {
         sets: Vec::new(),
         machines: Vec::new(),
         connection: Connection::Connected { since: now() },
+        away_since: None,
         now: now(),
     }
 }
@@ -235,6 +236,24 @@ fn initialization_never_goes_back() {
         ..base
     };
     assert_eq!(status(&own, &plan(&own)).initialization.control_plane_initialized, Some(true));
+}
+
+#[test]
+fn a_cluster_that_is_away_for_a_moment_is_not_called_out_of_reach() {
+    let known = serde_json::to_value(status(&settled(), &plan(&settled()))).unwrap();
+    let reached = with_cluster(&settled(), &json!({"status": known}));
+    let later = |seconds: i64| Observed {
+        connection: Connection::Waiting { on: "Secret c-kubeconfig".into() },
+        away_since: Some(now()),
+        now: now() + jiff::SignedDuration::from_secs(seconds),
+        ..reached.clone()
+    };
+    let shown = |observed: &Observed, type_: &str| get(&status(observed, &plan(observed)).conditions, type_).unwrap().clone();
+    for type_ in ["RemoteConnectionProbe", "Available"] {
+        assert_eq!(shown(&later(49), type_), shown(&reached, type_));
+    }
+    assert_eq!(shown(&later(50), "RemoteConnectionProbe").status, Status::False);
+    assert_eq!(crate::cluster::status::doubted_at(&later(1)), Some(now() + jiff::SignedDuration::from_secs(50)));
 }
 
 #[test]

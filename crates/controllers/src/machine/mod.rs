@@ -114,6 +114,7 @@ impl Machines {
         let node = plan::node_of(&machine, &infrastructure, &nodes).and_then(|node| node.metadata.name.clone());
         Ok(Observed {
             connection: wiring.workload.connection(&cluster_key),
+            away_since: wiring.workload.away_since(&cluster_key),
             nodes,
             trouble: node.and_then(|node| wiring.workload.trouble(&cluster_key, &node)),
             now: wiring.clock.now_seconds(),
@@ -161,6 +162,6 @@ impl Reconciler for Machines {
         result?;
         written.map(drop).or_else(crate::status::unless_gone)?;
         let available_at = status::available_at(&observed.machine, &new);
-        Ok(again([plan.again_at, available_at], observed.now))
+        Ok(again([plan.again_at, available_at, status::doubted_at(&observed)], observed.now))
     }
 }

@@ -41,6 +41,8 @@ pub struct Observed {
     /// Control-plane Machines of the cluster that are not being deleted, this one included.
     pub control_plane_machines: usize,
     pub connection: Connection,
+    /// Since when the cluster does not answer; none while it does.
+    pub away_since: Option<Timestamp>,
     pub nodes: Vec<Arc<Node>>,
     /// The last call to the workload cluster that failed, and why.
     pub trouble: Option<String>,

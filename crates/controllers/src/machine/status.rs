@@ -208,6 +208,24 @@ struct NodeHealth {
     message: String,
 }
 
+/// How long what was last known of a Node stands while its cluster does not answer. Upstream's `--remote-conditions-grace-period`.
+const NODE_GRACE: SignedDuration = SignedDuration::from_mins(5);
+
+/// When what was last known of the Node stops to stand; none while its cluster answers.
+pub fn doubted_at(observed: &Observed) -> Option<Timestamp> {
+    observed.away_since.filter(|_| !observed.connection.is_connected()).and_then(|since| since.checked_add(NODE_GRACE).ok())
+}
+
+/// What was last known of the Node, while that stands: a cluster that is away for a moment, or not reached yet after a start, is no news.
+fn last_known(observed: &Observed, known: &[Condition], type_: &str) -> Option<conditions::New<'static>> {
+    doubted_at(observed).filter(|until| observed.now < *until)?;
+    let seen = get(known, type_)?;
+    let reasons = ["NodeHealthy", "NodeNotHealthy", "NodeHealthUnknown", "NodeReady", "NodeNotReady", "NodeReadyUnknown"];
+    let reason = reasons.into_iter().find(|reason| seen.reason == *reason)?;
+    let type_ = if type_ == "NodeReady" { "NodeReady" } else { "NodeHealthy" };
+    Some(New { type_, status: seen.status, reason, message: seen.message.clone() })
+}
+
 /// The Node's conditions that count: Ready must be True, pressure of any kind must be False.
 fn node_health(observed: &Observed, plan: &Plan, known: &[Condition]) -> NodeHealth {
     let unknown = |reason, message: String| NodeHealth { status: Status::Unknown, reason, message };
@@ -318,8 +336,18 @@ fn current(observed: &Observed, plan: &Plan, status: &mut MachineStatus) {
     let healthy = node_health(observed, plan, &status.conditions);
     let ready = node_ready(observed, plan, &status.conditions);
     let all = [
-        New { type_: "NodeHealthy", status: healthy.status, reason: healthy.reason, message: healthy.message },
-        New { type_: "NodeReady", status: ready.status, reason: ready.reason, message: ready.message },
+        last_known(observed, &status.conditions, "NodeHealthy").unwrap_or(New {
+            type_: "NodeHealthy",
+            status: healthy.status,
+            reason: healthy.reason,
+            message: healthy.message,
+        }),
+        last_known(observed, &status.conditions, "NodeReady").unwrap_or(New {
+            type_: "NodeReady",
+            status: ready.status,
+            reason: ready.reason,
+            message: ready.message,
+        }),
         deleting(observed, plan.deletion.as_ref(), status),
     ];
     for condition in all {

@@ -77,6 +77,7 @@ fn settled() -> Observed {
         control_plane: Referenced::None,
         control_plane_machines: 3,
         connection: Connection::Connected { since: at("08:00:00") },
+        away_since: None,
         nodes: vec![node(&json!({}))],
         trouble: None,
         now: at("08:00:05"),
@@ -198,6 +199,27 @@ fn every_reason_for_waiting_is_told() {
     let condition = get(&told(&lost_contact).conditions, "NodeHealthy").cloned().unwrap();
     assert_eq!((condition.status, condition.reason.as_str()), (Status::Unknown, "ConnectionDown"));
     assert_eq!(told(&lost_contact).phase, Some(MachinePhase::Running), "a Machine that ran is not taken back for a lost connection");
+}
+
+#[test]
+fn what_was_known_of_a_node_stands_while_its_cluster_is_away_for_a_moment() {
+    let known = serde_json::to_value(told(&settled())).unwrap();
+    let ran = changed(&settled(), &json!({"status": known}));
+    let away = |now: &str| Observed {
+        connection: Connection::Waiting { on: "Secret c-kubeconfig".into() },
+        away_since: Some(at("08:00:10")),
+        nodes: Vec::new(),
+        now: at(now),
+        ..ran.clone()
+    };
+    for type_ in ["NodeHealthy", "NodeReady", "Ready"] {
+        let shown = |observed: &Observed| get(&told(observed).conditions, type_).unwrap().clone();
+        assert_eq!(shown(&away("08:05:09")), shown(&ran), "{type_}");
+        assert_eq!(shown(&away("08:05:10")).status, Status::Unknown, "{type_}");
+    }
+    assert_eq!(crate::machine::status::doubted_at(&away("08:00:11")), Some(at("08:05:10")));
+    let never = Observed { machine: settled().machine, ..away("08:00:11") };
+    assert_eq!(get(&told(&never).conditions, "NodeReady").unwrap().reason, "ConnectionDown", "what was never known cannot stand");
 }
 
 #[test]

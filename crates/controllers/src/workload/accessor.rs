@@ -73,6 +73,8 @@ struct Shared {
 }
 
 struct State {
+    /// When this process began to look for the cluster.
+    began: Timestamp,
     connection: Connection,
     store: Option<Store<Node>>,
     client: Option<kube::Client>,
@@ -193,6 +195,7 @@ impl Inner {
         }
         let (jobs, line) = mpsc::unbounded_channel();
         let state = State {
+            began: self.clock.now_seconds(),
             connection: Connection::Waiting { on: format!("Secret {}", secrets::kubeconfig(&cluster.name)) },
             store: None,
             client: None,
@@ -441,6 +444,16 @@ impl Clusters for Accessor {
         match self.0.entry(cluster) {
             Some(entry) => entry.shared.state().connection.clone(),
             None => Connection::Waiting { on: format!("Cluster {}", cluster.name) },
+        }
+    }
+
+    fn away_since(&self, cluster: &ObjectKey) -> Option<Timestamp> {
+        let entry = self.0.entry(cluster)?;
+        let state = entry.shared.state();
+        match state.connection {
+            Connection::Connected { .. } => None,
+            Connection::Waiting { .. } => Some(state.began),
+            Connection::Disconnected { since, .. } => Some(since),
         }
     }
 

@@ -74,6 +74,14 @@ pub trait Clusters: fmt::Debug + Send + Sync {
     /// The state of the connection. Begins to connect when it is asked for the first time.
     fn connection(&self, cluster: &ObjectKey) -> Connection;
 
+    /// Since when the cluster does not answer: since the connection was lost, or since this process began to look for it. None while it does.
+    fn away_since(&self, cluster: &ObjectKey) -> Option<Timestamp> {
+        match self.connection(cluster) {
+            Connection::Disconnected { since, .. } => Some(since),
+            _ => None,
+        }
+    }
+
     /// The Nodes as last seen, by name; none before the first connection.
     fn nodes(&self, cluster: &ObjectKey) -> Vec<Arc<Node>>;
 

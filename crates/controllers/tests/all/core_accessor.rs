@@ -264,7 +264,9 @@ async fn work_is_done_in_order_and_trouble_is_told() {
     lab.accessor.delete_node(&key, "cp-0", "another");
     lab.pass(1).await;
     assert_eq!(lab.names(), ["cp-0"], "only the Node that was meant");
-    assert!(lab.accessor.trouble(&key, "cp-0").unwrap().starts_with("delete-node Node cp-0: "));
+    lab.accessor.patch_node(&key, "cp-0", json!({"metadata": {"name": "other"}}));
+    lab.pass(1).await;
+    assert!(lab.accessor.trouble(&key, "cp-0").unwrap().starts_with("patch-node Node cp-0: "));
     lab.accessor.delete_node(&key, "cp-0", &uid);
     lab.pass(1).await;
     assert_eq!((lab.names().len(), lab.accessor.trouble(&key, "cp-0")), (0, None));
