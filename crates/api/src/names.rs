@@ -131,6 +131,9 @@ pub mod annotations {
     pub const POOL_LEDGER: &str = "talosphere.dev/address-ledger";
     /// On a VSphereVM: a clone was asked for, and what is needed to find the machine and to prove whose it is. Ours.
     pub const CLONE_INTENT: &str = "talosphere.dev/clone-intent";
+    /// The network that a pool's addresses belong to, where networks use the same addresses. Pools of one network, as those without it
+    /// are, never give out an address twice. Ours.
+    pub const POOL_NETWORK: &str = "talosphere.dev/network";
 }
 
 /// Finalizers.

@@ -221,6 +221,27 @@ impl Addresses {
         self.ranges.iter().flat_map(|(first, last)| (*first..=*last).map(|number| address(self.is_v6, number)))
     }
 
+    /// Whether an address is in both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let meets = |(first, last): &(u128, u128)| other.ranges.iter().any(|(from, to)| first <= to && from <= last);
+        self.is_v6 == other.is_v6 && self.ranges.iter().any(meets)
+    }
+
+    /// The first addresses of the blocks that the set lies in, of 256 addresses (IPv6: 2^64); none when there are more than `most`.
+    pub fn blocks(&self, most: usize) -> Option<Vec<IpAddr>> {
+        let bits = if self.is_v6 { 64 } else { 8 };
+        let mut blocks = std::collections::BTreeSet::new();
+        for (first, last) in &self.ranges {
+            for block in (first >> bits)..=(last >> bits) {
+                blocks.insert(block);
+                if blocks.len() > most {
+                    return None;
+                }
+            }
+        }
+        Some(blocks.into_iter().map(|block| address(self.is_v6, block << bits)).collect())
+    }
+
     /// The lowest and the highest address.
     pub fn bounds(&self) -> Option<(IpAddr, IpAddr)> {
         let (first, last) = (self.ranges.first()?.0, self.ranges.last()?.1);

@@ -10,6 +10,7 @@ use api::ipam::{Addresses, IPPoolSpec, Network, RangeError};
 use jiff::{SignedDuration, Timestamp};
 use runtime::defects::{Defect, Defects};
 
+use super::Elsewhere;
 use super::ledger::{Ledger, rests_until};
 
 /// How long a released address rests when its pool does not say, in seconds.
@@ -22,6 +23,8 @@ pub struct Question<'a> {
     pub ledger: &'a Ledger,
     /// Addresses that IPAddress objects hold.
     pub taken: &'a BTreeSet<IpAddr>,
+    /// What other pools say about addresses of this one.
+    pub elsewhere: &'a BTreeMap<IpAddr, Elsewhere>,
     /// Addresses that clusters' endpoints have, with the clusters.
     pub endpoints: &'a BTreeMap<IpAddr, String>,
     /// The one address that the claim is to have, if any is free to be had.
@@ -83,23 +86,34 @@ pub fn choose(question: &Question<'_>) -> Result<Choice, RangeError> {
     if let Some(address) = planted(question) {
         return Ok(Choice::Take(address));
     }
-    let is_held = |address: &IpAddr| question.taken.contains(address) || question.ledger.held.contains_key(address);
+    let is_held = |address: &IpAddr| {
+        let is_held_elsewhere = matches!(question.elsewhere.get(address), Some(Elsewhere::Held { .. }));
+        question.taken.contains(address) || question.ledger.held.contains_key(address) || is_held_elsewhere
+    };
     let grace = grace(question.spec);
-    let rested = |address: IpAddr, released: Timestamp| {
-        let until = rests_until(released, grace);
+    // Until when an address rests, by its own pool's ledger or another's; none when it was never used.
+    let rest = |address: &IpAddr| {
+        let here = question.ledger.released.get(address).map(|released| rests_until(*released, grace));
+        let there = match question.elsewhere.get(address) {
+            Some(Elsewhere::Rests { until }) => Some(*until),
+            _ => None,
+        };
+        here.max(there)
+    };
+    let rested = |address: IpAddr, until: Timestamp| {
         if until <= question.now { Choice::Take(address) } else { Choice::Rest { address, until } }
     };
     if let Some(wanted) = question.wanted.filter(|wanted| usable.contains(*wanted) && !is_held(wanted)) {
-        return Ok(question.ledger.released.get(&wanted).map_or(Choice::Take(wanted), |released| rested(wanted, *released)));
+        return Ok(rest(&wanted).map_or(Choice::Take(wanted), |until| rested(wanted, until)));
     }
     let is_open = |address: &IpAddr| !is_held(address) && !question.endpoints.contains_key(address);
-    let never_used = usable.iter().find(|address| is_open(address) && !question.ledger.released.contains_key(address));
-    if let Some(address) = never_used {
+    if let Some(address) = usable.iter().find(|address| is_open(address) && rest(address).is_none()) {
         return Ok(Choice::Take(address));
     }
-    let released = question.ledger.released.iter().filter(|(address, _)| usable.contains(**address) && is_open(address));
-    let longest_free = released.min_by_key(|(address, at)| (**at, **address));
-    Ok(longest_free.map_or(Choice::Exhausted, |(address, at)| rested(*address, *at)))
+    let released = question.ledger.released.keys().chain(question.elsewhere.keys());
+    let released = released.filter(|address| usable.contains(**address) && is_open(address));
+    let longest_free = released.filter_map(|address| Some((rest(address)?, *address))).min();
+    Ok(longest_free.map_or(Choice::Exhausted, |(until, address)| rested(address, until)))
 }
 
 /// What a planted defect gives out.
@@ -131,6 +145,7 @@ mod tests {
         spec: IPPoolSpec,
         ledger: Ledger,
         taken: BTreeSet<IpAddr>,
+        elsewhere: BTreeMap<IpAddr, Elsewhere>,
         endpoints: BTreeMap<IpAddr, String>,
         wanted: Option<IpAddr>,
         defects: Defects,
@@ -142,6 +157,7 @@ mod tests {
                 spec: spec(addresses),
                 ledger: Ledger::default(),
                 taken: BTreeSet::new(),
+                elsewhere: BTreeMap::new(),
                 endpoints: BTreeMap::new(),
                 wanted: None,
                 defects: Defects::none(),
@@ -153,6 +169,7 @@ mod tests {
                 spec: &self.spec,
                 ledger: &self.ledger,
                 taken: &self.taken,
+                elsewhere: &self.elsewhere,
                 endpoints: &self.endpoints,
                 wanted: self.wanted,
                 now: now.parse().unwrap(),
@@ -208,6 +225,22 @@ mod tests {
         assert_eq!(case.choose(NOON), Choice::Take(ip("10.0.0.11")), "a second machine beside the holder gets another one");
         case.wanted = Some(ip("10.9.9.9"));
         assert_eq!(case.choose(NOON), Choice::Take(ip("10.0.0.11")), "an endpoint outside the pool is nothing of the pool's");
+    }
+
+    #[test]
+    fn what_another_pool_holds_or_lets_rest_is_not_given_out_here() {
+        let mut case = Case::new(&["10.0.0.10-10.0.0.12"]);
+        let (noon, until): (Timestamp, Timestamp) = (NOON.parse().unwrap(), "2026-01-01T12:00:30Z".parse().unwrap());
+        case.elsewhere.insert(ip("10.0.0.10"), Elsewhere::Held { pool: "b".into(), holder: "n/c".into() });
+        case.elsewhere.insert(ip("10.0.0.11"), Elsewhere::Rests { until });
+        assert_eq!(case.choose(NOON), Choice::Take(ip("10.0.0.12")));
+        case.taken.insert(ip("10.0.0.12"));
+        assert_eq!(case.choose(NOON), Choice::Rest { address: ip("10.0.0.11"), until });
+        case.ledger = case.ledger.without(ip("10.0.0.11"), grace(&case.spec), noon);
+        assert_eq!(case.choose(NOON), Choice::Rest { address: ip("10.0.0.11"), until }, "the longer rest counts");
+        assert_eq!(case.choose("2026-01-01T12:00:30Z"), Choice::Take(ip("10.0.0.11")));
+        case.elsewhere.insert(ip("10.0.0.11"), Elsewhere::Held { pool: "b".into(), holder: "n/d".into() });
+        assert_eq!(case.choose("2026-01-01T12:00:30Z"), Choice::Exhausted);
     }
 
     #[test]

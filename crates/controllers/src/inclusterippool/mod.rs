@@ -14,10 +14,11 @@ use std::sync::Arc;
 
 use api::cluster::Cluster;
 use api::infrastructure::VSphereCluster;
-use api::ipam::{GlobalInClusterIPPool, IPAddress, IPAddressClaim, IPPoolSpec, IPPoolStatus, InClusterIPPool};
+use api::ipam::{Addresses, GlobalInClusterIPPool, IPAddress, IPAddressClaim, IPPoolSpec, IPPoolStatus, InClusterIPPool};
 use api::meta::ContractReference;
-use api::names::IPAM_GROUP;
+use api::names::{IPAM_GROUP, annotations};
 use async_trait::async_trait;
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
 use runtime::reconcile::{Action, ApiError, Error, Object, ObjectKey, Reconciler, Store, Stores};
@@ -33,6 +34,11 @@ pub const NAME: &str = "inclusterippool";
 pub const GLOBAL_NAME: &str = "globalinclusterippool";
 /// The index of claims and addresses by their pool.
 const BY_POOL: &str = "pool";
+/// The index of pools by the blocks of addresses that they lie in.
+const BY_BLOCK: &str = "block";
+/// Where pools are found that lie in more blocks than this.
+const MOST_BLOCKS: usize = 256;
+const MANY_BLOCKS: &str = "many";
 
 /// The two kinds of pools.
 pub trait PoolKind: Object + Resource<DynamicType = ()> {
@@ -72,6 +78,32 @@ impl Pool {
         let owner = OwnerReference { controller: Some(false), block_owner_deletion: Some(true), ..owner_of(pool) };
         Self { kind: K::kind(&()).into_owned(), meta: pool.meta().clone(), spec: pool.spec().clone(), owner }
     }
+
+    /// Kind, namespace and name.
+    pub fn title(&self) -> String {
+        format!("{} {}", self.kind, ObjectKey::of(&self.meta))
+    }
+
+    /// The network that its addresses belong to; empty for the one of all pools that name none.
+    fn network(&self) -> &str {
+        self.meta.annotations.as_ref().and_then(|known| known.get(annotations::POOL_NETWORK)).map_or("", String::as_str)
+    }
+}
+
+/// What another pool says about an address that is in both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// Somebody has it.
+    Held { pool: String, holder: String },
+    /// It was released shortly before.
+    Rests { until: Timestamp },
+}
+
+/// The blocks that a pool is found under. A pool that cannot be read gives nothing out.
+fn blocks(spec: &IPPoolSpec) -> Vec<String> {
+    let Ok(addresses) = Addresses::parse(&spec.addresses) else { return Vec::new() };
+    let blocks = addresses.blocks(MOST_BLOCKS);
+    blocks.map_or(vec![MANY_BLOCKS.to_owned()], |blocks| blocks.iter().map(ToString::to_string).collect())
 }
 
 /// Pools, the addresses that were given out from them, and the endpoints that nobody gets. Cheap to clone.
@@ -109,7 +141,10 @@ impl Pools {
         let (addresses, claims) = (stores.get::<IPAddress>(), stores.get::<IPAddressClaim>());
         addresses.index(BY_POOL, |address| referenced(address.metadata.namespace.as_deref(), &address.spec.pool_ref));
         claims.index(BY_POOL, |claim| referenced(claim.metadata.namespace.as_deref(), &claim.spec.pool_ref));
-        Self { local: stores.get(), global: stores.get(), addresses, claims, clusters: stores.get(), vsphere_clusters: stores.get() }
+        let (local, global) = (stores.get::<InClusterIPPool>(), stores.get::<GlobalInClusterIPPool>());
+        local.index(BY_BLOCK, |pool| blocks(&pool.spec));
+        global.index(BY_BLOCK, |pool| blocks(&pool.spec));
+        Self { local, global, addresses, claims, clusters: stores.get(), vsphere_clusters: stores.get() }
     }
 
     /// Whether a reference names a pool of ours.
@@ -130,6 +165,58 @@ impl Pools {
     pub fn given_out(&self, kind: &str, key: &ObjectKey) -> BTreeMap<IpAddr, Arc<IPAddress>> {
         let all = self.addresses.indexed(BY_POOL, &pool_name(kind, key.namespace(), &key.name));
         all.into_iter().filter_map(|address| Some((address.spec.address.parse().ok()?, address))).collect()
+    }
+
+    /// The other pools that have addresses of this one.
+    pub fn overlapping(&self, pool: &Pool) -> Vec<Pool> {
+        let Ok(own) = Addresses::parse(&pool.spec.addresses) else { return Vec::new() };
+        let blocks = own.blocks(MOST_BLOCKS);
+        let mut found: BTreeMap<String, Pool> = BTreeMap::new();
+        let mut add = |other: Pool| {
+            let is_same = other.kind == pool.kind && other.meta.uid == pool.meta.uid;
+            let overlaps = Addresses::parse(&other.spec.addresses).is_ok_and(|addresses| addresses.overlaps(&own));
+            if !is_same && overlaps && other.network() == pool.network() {
+                found.insert(other.title(), other);
+            }
+        };
+        match blocks {
+            Some(mut blocks_of_it) => {
+                let names = blocks_of_it.drain(..).map(|block| block.to_string()).chain([MANY_BLOCKS.to_owned()]);
+                for name in names {
+                    self.local.indexed(BY_BLOCK, &name).iter().for_each(|other| add(Pool::of(&**other)));
+                    self.global.indexed(BY_BLOCK, &name).iter().for_each(|other| add(Pool::of(&**other)));
+                }
+            }
+            None => {
+                self.local.all().iter().for_each(|other| add(Pool::of(&**other)));
+                self.global.all().iter().for_each(|other| add(Pool::of(&**other)));
+            }
+        }
+        found.into_values().collect()
+    }
+
+    /// What other pools say about addresses of this one.
+    pub fn elsewhere(&self, pool: &Pool) -> BTreeMap<IpAddr, Elsewhere> {
+        let mut all = BTreeMap::new();
+        let Ok(own) = Addresses::parse(&pool.spec.addresses) else { return all };
+        for other in self.overlapping(pool) {
+            let (ledger, title) = (Ledger::of(&other.meta), other.title());
+            let rest = allocate::grace(&other.spec);
+            for (address, released) in ledger.released.iter().filter(|(address, _)| own.contains(**address)) {
+                let until = ledger::rests_until(*released, rest);
+                all.entry(*address).or_insert(Elsewhere::Rests { until });
+            }
+            for (address, holder) in ledger.held.iter().filter(|(address, _)| own.contains(**address)) {
+                all.insert(*address, Elsewhere::Held { pool: title.clone(), holder: holder.to_string() });
+            }
+            for (address, object) in self.given_out(&other.kind, &ObjectKey::of(&other.meta)) {
+                let holder = format!("{}/{}", object.metadata.namespace.as_deref().unwrap_or_default(), object.spec.claim_ref.name);
+                if own.contains(address) {
+                    all.insert(address, Elsewhere::Held { pool: title.clone(), holder });
+                }
+            }
+        }
+        all
     }
 
     /// The claims on a pool.

@@ -22,7 +22,7 @@ use kube::Resource as _;
 use runtime::reconcile::{Action, Error, EventType, ObjectKey, Reconciler, Store};
 
 use crate::edit::{cluster_name, is_paused};
-use crate::inclusterippool::{Pools, pool_of};
+use crate::inclusterippool::{Pool, Pools, pool_of};
 use crate::{Started, Wiring};
 use act::Act;
 use plan::{Observed, Outcome};
@@ -74,7 +74,11 @@ fn has_no_address(claim: &IPAddressClaim) -> bool {
 
 /// Claims on a pool that have no address yet, or are on their way out.
 fn waiting<K: crate::inclusterippool::PoolKind>(pools: &Pools, pool: &K) -> Vec<ObjectKey> {
-    let claims = pools.claims_on(&K::kind(&()), &ObjectKey::of(pool.meta()));
+    let pool = Pool::of(pool);
+    // What one pool gets back, the claims on pools with the same addresses may be waiting for.
+    let others = pools.overlapping(&pool);
+    let claims = others.iter().chain([&pool]).flat_map(|pool| pools.claims_on(&pool.kind, &ObjectKey::of(&pool.meta)));
+    let claims: Vec<Arc<IPAddressClaim>> = claims.collect();
     claims.iter().filter(|claim| has_no_address(claim)).map(|claim| ObjectKey::of(&claim.metadata)).collect()
 }
 
@@ -96,6 +100,7 @@ impl Claims {
         Observed {
             is_paused: is_paused(cluster.as_deref(), &claim.metadata),
             address: pools.addresses.get(&key),
+            elsewhere: pool.as_ref().map(|pool| pools.elsewhere(pool)).unwrap_or_default(),
             endpoints: pools.endpoints(),
             now: self.act.wiring.clock.now(),
             defects: self.act.wiring.defects.clone(),

@@ -21,9 +21,9 @@ use jiff::{SignedDuration, Timestamp};
 use runtime::defects::Defects;
 
 use crate::edit::{has_finalizer, is_deleting};
-use crate::inclusterippool::Pool;
 use crate::inclusterippool::allocate::{Choice, Question, choose, gateway, grace};
 use crate::inclusterippool::ledger::{Holder, Ledger};
+use crate::inclusterippool::{Elsewhere, Pool};
 
 /// What is known when a claim is planned.
 #[derive(Clone, Debug)]
@@ -37,6 +37,8 @@ pub struct Observed {
     pub address: Option<Arc<IPAddress>>,
     /// Every IPAddress of the pool.
     pub given_out: BTreeMap<IpAddr, Arc<IPAddress>>,
+    /// What other pools say about addresses of this one.
+    pub elsewhere: BTreeMap<IpAddr, Elsewhere>,
     /// Addresses that clusters' endpoints have, with the clusters.
     pub endpoints: BTreeMap<IpAddr, String>,
     /// The one address that the claim is to have ([`wanted`]).
@@ -148,6 +150,11 @@ pub fn plan(observed: &Observed) -> Plan {
     let holder = Holder::of(claim);
     let ledger = Ledger::of(&pool.meta);
     if let Some(address) = ledger.of_claim(&holder.uid) {
+        // Given out from another pool while this claim's IPAddress was not made yet.
+        if let Some(Elsewhere::Held { .. }) = observed.elsewhere.get(&address) {
+            steps.push(Step::Return { ledger: ledger.without(address, grace(&pool.spec), observed.now) });
+            return Plan { is_partial: true, ..Plan::of(steps, Outcome::Silent) };
+        }
         steps.push(Step::Create(address));
         return Plan::of(steps, Outcome::Allocated(address));
     }
@@ -156,6 +163,7 @@ pub fn plan(observed: &Observed) -> Plan {
         spec: &pool.spec,
         ledger: &ledger,
         taken: &taken,
+        elsewhere: &observed.elsewhere,
         endpoints: &observed.endpoints,
         wanted: observed.wanted,
         now: observed.now,
@@ -235,6 +243,12 @@ fn holders(observed: &Observed, pool: &Pool, ledger: &Ledger) -> String {
         let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
         held.entry(*address).or_insert_with(|| format!("{namespace}/{}", object.spec.claim_ref.name));
     }
+    let usable = crate::inclusterippool::allocate::usable(&pool.spec).unwrap_or_default();
+    for (address, elsewhere) in observed.elsewhere.iter().filter(|(address, _)| usable.contains(**address)) {
+        if let Elsewhere::Held { pool, holder } = elsewhere {
+            held.entry(*address).or_insert_with(|| format!("{holder} from {pool}"));
+        }
+    }
     let mut names: Vec<String> = held.iter().take(NAMED).map(|(address, holder)| format!("{address} by {holder}")).collect();
     if held.len() > NAMED {
         names.push(format!("and {} more", held.len() - NAMED));
@@ -244,7 +258,6 @@ fn holders(observed: &Observed, pool: &Pool, ledger: &Ledger) -> String {
     } else {
         format!("{} held: {}", held.len(), names.join(", "))
     };
-    let usable = crate::inclusterippool::allocate::usable(&pool.spec).unwrap_or_default();
     let kept: Vec<String> = observed
         .endpoints
         .iter()

@@ -137,6 +137,7 @@ impl World {
             is_paused: false,
             address: self.addresses.get(name).cloned().map(Arc::new),
             given_out: self.given_out(),
+            elsewhere: BTreeMap::new(),
             endpoints: self.endpoints.clone(),
             wanted: None,
             now: self.now,

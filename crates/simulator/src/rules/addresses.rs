@@ -15,10 +15,10 @@ const GROUP: &str = "ipam.cluster.x-k8s.io";
 /// How long a released address rests when its pool says nothing.
 const REST: SignedDuration = SignedDuration::from_secs(10);
 
-/// When addresses were released, by pool and address.
+/// When addresses were released and how long they rest, by network and address.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    released: BTreeMap<(String, String), Timestamp>,
+    released: BTreeMap<(String, String), (Timestamp, SignedDuration)>,
 }
 
 /// Two machines that configured one address.
@@ -41,6 +41,17 @@ fn pool_of(key: &Key, object: &Value) -> (String, Key) {
     (format!("{kind} {namespace}/{name}"), pool)
 }
 
+/// The network that a pool names; pools that name none are of one network.
+fn network(objects: &Objects, pool: &Key) -> String {
+    let named = objects.get(pool).and_then(|pool| pool.pointer("/metadata/annotations/talosphere.dev~1network")).and_then(Value::as_str);
+    named.unwrap_or_default().to_owned()
+}
+
+fn grace(objects: &Objects, pool: &Key) -> SignedDuration {
+    let given = objects.get(pool).and_then(|pool| pool.pointer("/spec/addressReuseGracePeriodSeconds")).and_then(Value::as_i64);
+    given.map_or(REST, SignedDuration::from_secs)
+}
+
 impl Memory {
     pub fn wrote(&mut self, objects: &Objects, key: &Key, before: Option<&Value>, after: Option<&Value>, now: Timestamp) -> Vec<Violation> {
         if !key.is(GROUP, "ipaddresses") {
@@ -48,8 +59,9 @@ impl Memory {
         }
         let Some(object) = after else {
             if let Some(gone) = before {
-                let (pool, _) = pool_of(key, gone);
-                self.released.insert((pool, text(gone, "/spec/address").to_owned()), now);
+                let (_, pool) = pool_of(key, gone);
+                let address = text(gone, "/spec/address").to_owned();
+                self.released.insert((network(objects, &pool), address), (now, grace(objects, &pool)));
             }
             return Vec::new();
         };
@@ -64,9 +76,10 @@ impl Memory {
         let mut found = Vec::new();
         let address = text(object, "/spec/address");
         let (pool_name, pool_key) = pool_of(key, object);
-        let evidence = format!("{address} of {pool_name} for {}", key.name);
+        let (evidence, own_network) = (format!("{address} of {pool_name} for {}", key.name), network(objects, &pool_key));
         for (other_key, other) in objects.list(GROUP, "ipaddresses").filter(|(other, _)| *other != key) {
-            if pool_of(other_key, other).0 == pool_name && text(other, "/spec/address") == address {
+            let is_same = text(other, "/spec/address").parse::<IpAddr>().ok() == address.parse().ok();
+            if is_same && network(objects, &pool_of(other_key, other).1) == own_network {
                 found.push(violation(5, "an address was given out twice", format!("{evidence} and {}", other_key.name)));
             }
             if other_key.namespace == key.namespace && text(other, "/spec/claimRef/name") == text(object, "/spec/claimRef/name") {
@@ -90,10 +103,9 @@ impl Memory {
             if !ranges("/spec/addresses").iter().any(|range| contains(range, number)) {
                 found.push(violation(5, "an address was given out that is not in the pool", evidence.clone()));
             }
-            let grace =
-                pool.pointer("/spec/addressReuseGracePeriodSeconds").and_then(Value::as_i64).map_or(REST, SignedDuration::from_secs);
-            let rested = self.released.get(&(pool_name, address.to_owned())).map(|released| now.duration_since(*released));
-            if let Some(rested) = rested.filter(|rested| *rested < grace) {
+            let released = self.released.get(&(own_network, address.to_owned()));
+            let rested = released.map(|(released, grace)| (now.duration_since(*released), *grace));
+            if let Some((rested, grace)) = rested.filter(|(rested, grace)| rested < grace) {
                 found.push(violation(
                     5,
                     "a released address was given out before it had rested",

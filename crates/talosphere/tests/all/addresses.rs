@@ -135,3 +135,40 @@ fn a_namespace_with_pools_and_claims_goes() {
         assert!(lab.addresses.list(&Default::default()).await.unwrap().items.is_empty());
     });
 }
+
+#[test]
+fn pools_that_overlap_never_give_out_an_address_twice() {
+    run(5, async {
+        let mut world = World::start(&Setup::new(5, 1, 0)).await;
+        let lab = Lab::new(&world).await;
+        lab.pool("one", "10.20.0.10", "10.20.0.11").await;
+        lab.pool("other", "10.20.0.10", "10.20.0.12").await;
+        for (name, pool) in [("a", "one"), ("b", "other"), ("c", "one"), ("d", "other")] {
+            lab.claim(name, pool).await;
+        }
+        pass(1).await;
+        assert_eq!(lab.given_out().await.len(), 3);
+        let exhausted: Vec<(&str, String)> = {
+            let mut found = Vec::new();
+            for name in ["a", "b", "c", "d"] {
+                let (reason, message) = lab.ready(name).await;
+                if reason == "PoolExhausted" {
+                    found.push((name, message));
+                }
+            }
+            found
+        };
+        let [(waiting, message)] = exhausted.as_slice() else { panic!("{exhausted:?}") };
+        assert!(message.contains("from InClusterIPPool lab/"), "who holds it from which pool: {message}");
+        world.restart().await;
+        let lab = Lab::new(&world).await;
+        // What the other pool gets back rests there, and then comes to whom it was missing.
+        let other = if ["a", "c"].contains(waiting) { "b" } else { "a" };
+        lab.claims.delete(other, &DeleteParams::default()).await.unwrap();
+        pass(5).await;
+        assert_eq!(lab.given_out().await.len(), 2, "it rests");
+        pass(8).await;
+        assert_eq!(lab.given_out().await.len(), 3);
+        assert_eq!(lab.ready(waiting).await.0, "AddressAllocated");
+    });
+}
