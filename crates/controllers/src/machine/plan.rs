@@ -234,8 +234,7 @@ pub fn node_of(machine: &Machine, infrastructure: &Referenced, nodes: &[Arc<Node
 
 fn deletion(observed: &Observed) -> Plan {
     let meta = &observed.machine.metadata;
-    let mut plan = Plan::default();
-    plan.node = node_of(&observed.machine, &observed.infrastructure, &observed.nodes);
+    let mut plan = Plan { node: node_of(&observed.machine, &observed.infrastructure, &observed.nodes), ..Plan::default() };
     let stage = stage(observed, &mut plan);
     if stage == Deletion::Completed && has_finalizer(meta, finalizers::MACHINE) {
         plan.steps.push(Step::RemoveFinalizer);
