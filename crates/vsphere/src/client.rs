@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use runtime::clock::Clock;
 use runtime::random::Random;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use vsphere_wire::AnyValue;
 use vsphere_wire::ManagedObjectReference;
@@ -30,10 +31,12 @@ use crate::session::Session;
 use crate::spec::{CloneRequest, Remarks, clone_spec};
 use crate::tree::{Tree, nearest};
 use crate::vcenter::{About, Credentials, VCenter};
-use crate::watch::{Link, Listeners, Seen, Task, Watch};
+use crate::watch::{Link, Listeners, Seen, Task, TaskState, Watch};
 
 /// How long a task that the watch does not show yet is waited for before it is asked about.
 const TASK_PATIENCE: Duration = Duration::from_secs(5);
+/// How often failed clones make the inventory be read anew, at most.
+const DOUBT_PAUSE: Duration = Duration::from_secs(30);
 
 /// One vCenter in the name of one account.
 #[derive(Debug)]
@@ -46,6 +49,7 @@ pub struct Client {
     follower: std::sync::OnceLock<()>,
     inventory: Mutex<Inventory>,
     hosts: std::sync::Mutex<BTreeMap<ManagedObjectReference, String>>,
+    clock: Clock,
     token: CancellationToken,
 }
 
@@ -53,6 +57,15 @@ pub struct Client {
 struct Inventory {
     tree: Option<Arc<Tree>>,
     placements: BTreeMap<PlacementRequest, Arc<Placement>>,
+    /// When it was last forgotten because of a clone that failed.
+    doubted: Option<Instant>,
+}
+
+impl Inventory {
+    fn forget(&mut self) {
+        self.tree = None;
+        self.placements.clear();
+    }
 }
 
 impl Client {
@@ -80,6 +93,7 @@ impl Client {
             follower: std::sync::OnceLock::new(),
             inventory: Mutex::default(),
             hosts: std::sync::Mutex::default(),
+            clock: clock.clone(),
             token: CancellationToken::new(),
         }
     }
@@ -105,7 +119,19 @@ impl Client {
         }
     }
 
-    /// Ends the session and the watch.
+    /// Completes when the account has signed in for the first time; never, when it is closed before.
+    pub async fn signed_in(&self) {
+        match &self.session {
+            Ok(session) => tokio::select! {
+                biased;
+                () = self.token.cancelled() => std::future::pending().await,
+                () = session.signed_in() => {}
+            },
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Ends the session and the watch for good.
     pub async fn close(&self) {
         self.token.cancel();
         if let Ok(session) = &self.session {
@@ -267,9 +293,17 @@ impl Client {
 
     /// Forgets the placements: something that was resolved is gone.
     async fn forget_placements(&self) {
+        self.inventory.lock().await.forget();
+    }
+
+    /// A clone failed; what was resolved for it may be out of date (a snapshot, a datastore, a network). Many that fail together are one reason.
+    async fn doubt_placements(&self) {
         let mut inventory = self.inventory.lock().await;
-        inventory.tree = None;
-        inventory.placements.clear();
+        let now = self.clock.instant();
+        if inventory.doubted.is_none_or(|doubted| now.duration_since(doubted) >= DOUBT_PAUSE) {
+            inventory.doubted = Some(now);
+            inventory.forget();
+        }
     }
 
     /// The machines that carry a marker, as far as it takes to judge it.
@@ -430,8 +464,10 @@ impl VCenter for Client {
                 },
             )
             .await;
-        if result.as_ref().is_err_and(|error| error.reaction() == Reaction::Gone) {
-            self.forget_placements().await;
+        match &result {
+            Err(error) if error.reaction() == Reaction::Gone => self.forget_placements().await,
+            Err(VSphereError::Fault { .. }) => self.doubt_placements().await,
+            _ => {}
         }
         result.map(|task| (task, remarks))
     }
@@ -472,11 +508,20 @@ impl VCenter for Client {
                 }
             }
         };
-        match tokio::time::timeout(TASK_PATIENCE, known).await.ok().flatten() {
-            Some(known) if known.is_over() || matches!(self.watch.link(), Link::Up) => Ok(Some(known)),
+        let shown = match self.watch.has_hidden_tasks() {
+            true => self.watch.task(task),
+            false => tokio::time::timeout(TASK_PATIENCE, known).await.ok().flatten(),
+        };
+        let task = match shown {
+            Some(known) if known.is_over() || matches!(self.watch.link(), Link::Up) => Some(known),
             // Not shown, or not up to date.
-            _ => self.read_task(task).await,
+            _ => self.read_task(task).await?,
+        };
+        let is_failed_clone = |task: &Task| task.what == "VirtualMachine.clone" && matches!(task.state, TaskState::Failed(_));
+        if task.as_ref().is_some_and(is_failed_clone) {
+            self.doubt_placements().await;
         }
+        Ok(task)
     }
 
     async fn cancel(&self, task: &ManagedObjectReference) -> Result<(), VSphereError> {

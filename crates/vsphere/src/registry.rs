@@ -1,4 +1,7 @@
 //! All vCenters of a process: one client, hence one session and one watch, per server, account and thumbprint.
+//!
+//! When an account signs in with another password than before, its earlier clients are closed. Not sooner: of two passwords only the right one gets that far, and a client
+//! that was refused has to be kept, because it knows when it may try again.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::client::Client;
 use crate::connection::{Counters, Transport, Trust};
 use crate::vcenter::{Credentials, VCenter, VCenters};
-use crate::watch::{Listener, Listeners};
+use crate::watch::{Change, Listener, Listeners};
 
 /// How servers are recognized for which the manifests give no thumbprint.
 #[derive(Clone, Debug, Default)]
@@ -41,8 +44,10 @@ pub struct Registry {
     random: Random,
     counters: Counters,
     listeners: Listeners,
-    clients: Mutex<BTreeMap<Key, Arc<Client>>>,
+    clients: Clients,
 }
+
+type Clients = Arc<Mutex<BTreeMap<Key, Arc<Client>>>>;
 
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -60,7 +65,7 @@ impl Registry {
             random: random.child("vsphere"),
             counters: Counters::default(),
             listeners: Listeners::default(),
-            clients: Mutex::default(),
+            clients: Clients::default(),
         }
     }
 
@@ -79,6 +84,20 @@ impl Registry {
     }
 }
 
+/// Closes the earlier clients of an account once `client` has signed in.
+async fn succeed(clients: Clients, client: Arc<Client>, earlier: Vec<Key>, listeners: Listeners) {
+    client.signed_in().await;
+    let closing: Vec<Arc<Client>> = {
+        let mut clients = clients.lock().unwrap_or_else(PoisonError::into_inner);
+        earlier.iter().filter_map(|key| clients.remove(key)).collect()
+    };
+    for old in closing {
+        old.close().await;
+    }
+    // Who waited for something that the closed watch would have told looks again.
+    listeners.tell(client.server(), &Change::Link);
+}
+
 #[async_trait]
 impl VCenters for Registry {
     fn vcenter(&self, credentials: &Credentials) -> Arc<dyn VCenter> {
@@ -90,11 +109,19 @@ impl VCenters for Registry {
             thumbprint: thumbprint.map(|text| text.replace(':', "").to_ascii_uppercase()),
         };
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let client = clients.entry(key).or_insert_with(|| {
-            let trust = self.trust(thumbprint);
-            Arc::new(Client::new(credentials, trust.as_ref(), &self.transport, &self.counters, &self.listeners, &self.clock, &self.random))
-        });
-        client.clone()
+        if let Some(known) = clients.get(&key) {
+            return known.clone();
+        }
+        let trust = self.trust(thumbprint);
+        let client = Client::new(credentials, trust.as_ref(), &self.transport, &self.counters, &self.listeners, &self.clock, &self.random);
+        let client = Arc::new(client);
+        let is_earlier = |other: &&Key| other.server == key.server && other.user == key.user && other.password != key.password;
+        let earlier: Vec<Key> = clients.keys().filter(is_earlier).cloned().collect();
+        clients.insert(key, client.clone());
+        if !earlier.is_empty() {
+            tokio::spawn(succeed(self.clients.clone(), client.clone(), earlier, self.listeners.clone()));
+        }
+        client
     }
 
     fn subscribe(&self, listener: Listener) {

@@ -7,14 +7,14 @@
 //!      +-------------> refused: no attempt before the delay has passed (5 min, doubling to 40); other credentials are another session
 //! ```
 //!
-//! A wrong password never loops: it would lock the account.
+//! A wrong password never loops: it would lock the account. A session that was ended from our side stays so: other credentials have taken its place.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::clock::Clock;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use vsphere_wire::ManagedObjectReference;
 use vsphere_wire::method::{Login, Logout, Method, RetrieveServiceContent};
@@ -60,6 +60,7 @@ pub(crate) struct LoggedIn {
 
 #[derive(Debug, Default)]
 struct State {
+    is_ended: bool,
     login: Option<Arc<LoggedIn>>,
     logins: u64,
     refused: Option<Refused>,
@@ -80,16 +81,21 @@ pub(crate) struct Session {
     password: Secret,
     clock: Clock,
     state: Mutex<State>,
+    has_signed_in: watch::Sender<bool>,
 }
 
 impl Session {
     pub(crate) fn new(connection: Connection, user: &str, password: Secret, clock: Clock) -> Self {
-        Self { connection, user: user.to_owned(), password, clock, state: Mutex::default() }
+        Self { connection, user: user.to_owned(), password, clock, state: Mutex::default(), has_signed_in: watch::Sender::new(false) }
     }
 
     /// The session, made when there is none.
     pub(crate) async fn current(&self) -> Result<Arc<LoggedIn>, VSphereError> {
         let mut state = self.state.lock().await;
+        if state.is_ended {
+            let reason = "this session was ended here, because other credentials are used now".to_owned();
+            return Err(VSphereError::Unreachable { server: self.connection.server.clone(), reason });
+        }
         if let Some(login) = &state.login {
             return Ok(login.clone());
         }
@@ -104,6 +110,7 @@ impl Session {
                 state.refused = None;
                 state.logins = login.number;
                 state.login = Some(login.clone());
+                self.has_signed_in.send_replace(true);
                 Ok(login)
             }
             Err(error) => {
@@ -220,9 +227,19 @@ impl Session {
         }
     }
 
-    /// Logs out, when there is a session.
+    /// Completes at the first login.
+    pub(crate) async fn signed_in(&self) {
+        let _ = self.has_signed_in.subscribe().wait_for(|has_signed_in| *has_signed_in).await;
+    }
+
+    /// Logs out, when there is a session. There is none any more after this.
     pub(crate) async fn log_out(&self) {
-        let Some(login) = self.state.lock().await.login.take() else { return };
+        let login = {
+            let mut state = self.state.lock().await;
+            state.is_ended = true;
+            state.login.take()
+        };
+        let Some(login) = login else { return };
         let Some(manager) = login.content.session_manager.clone() else { return };
         if let Err(failure) = self.connection.call(&Logout { this: manager }, Some(&login.cookie)).await {
             tracing::debug!(server = %self.connection.server, error = %self.explain("logging out", failure), "not logged out");

@@ -118,6 +118,8 @@ pub struct Task {
     pub is_cancelled: bool,
     /// When it was put in line.
     pub queued: Timestamp,
+    /// Whether the watch tells of its end; otherwise it has to be asked about again.
+    pub is_followed: bool,
 }
 
 /// Where a task stands.
@@ -150,6 +152,7 @@ impl Task {
             progress: info.progress,
             is_cancelled: info.is_cancelled,
             queued: info.queue_time,
+            is_followed: false,
         }
     }
 
@@ -196,6 +199,8 @@ struct World {
     folders: BTreeSet<ManagedObjectReference>,
     round: u64,
     link: Option<Link>,
+    /// The account may not watch tasks.
+    has_hidden_tasks: bool,
 }
 
 /// The watch on one server.
@@ -254,8 +259,16 @@ impl Watch {
         self.world().tasks.get(task).map(|(_, task)| task.clone())
     }
 
-    /// Puts in what was read directly.
+    /// Whether no task is ever shown.
+    pub(crate) fn has_hidden_tasks(&self) -> bool {
+        self.world().has_hidden_tasks
+    }
+
+    /// Puts in a task that was read directly, if it has ended: one that runs would seem to run for ever.
     pub(crate) fn put_task(&self, task: &Task) {
+        if !task.is_over() {
+            return;
+        }
         let mut world = self.world();
         let round = world.round;
         world.tasks.insert(task.reference.clone(), (round, task.clone()));
@@ -349,7 +362,8 @@ impl Watch {
         let this = login.content.property_collector.clone();
         let collector = session.call_in(&login, "creating a property collector", &CreatePropertyCollector { this }).await?;
         self.begin_round();
-        self.watch_tasks(session, &login, &collector).await?;
+        let is_shown = self.watch_tasks(session, &login, &collector).await?;
+        self.world().has_hidden_tasks = !is_shown;
         let mut watched = BTreeSet::new();
         let mut version = None;
         let mut is_first = true;
@@ -423,8 +437,9 @@ impl Watch {
         self.set_link(Link::Up);
     }
 
-    async fn watch_tasks(&self, session: &Session, login: &LoggedIn, collector: &ManagedObjectReference) -> Result<(), VSphereError> {
-        let Some(manager) = login.content.task_manager.clone() else { return Ok(()) };
+    /// Whether tasks are shown from now on.
+    async fn watch_tasks(&self, session: &Session, login: &LoggedIn, collector: &ManagedObjectReference) -> Result<bool, VSphereError> {
+        let Some(manager) = login.content.task_manager.clone() else { return Ok(false) };
         let spec = PropertyFilterSpec {
             property_sets: vec![PropertySpec { kind: "Task".to_owned(), is_all: None, paths: vec!["info".to_owned()] }],
             object_sets: vec![ObjectSpec {
@@ -442,9 +457,9 @@ impl Watch {
             // An account that may not see tasks: they are read one by one instead.
             Err(VSphereError::Fault { fault, .. }) if !matches!(fault.reaction(), Reaction::Later | Reaction::Gone) => {
                 tracing::warn!(server = %self.server, %fault, "tasks cannot be watched; they are read one by one");
-                Ok(())
+                Ok(false)
             }
-            other => other.map(drop),
+            other => other.map(|_| true),
         }
     }
 
@@ -522,7 +537,7 @@ fn apply_update(world: &mut World, update: &ObjectUpdate) -> Option<Change> {
         ("Task", _) => {
             let value = update.changes.iter().find(|change| change.name == "info").and_then(|change| change.value.as_ref())?;
             let info: TaskInfo = value.decode().ok()?;
-            let task = Task::of(reference, &info);
+            let task = Task { is_followed: true, ..Task::of(reference, &info) };
             let old = world.tasks.insert(reference.clone(), (round, task.clone()));
             forget_old_tasks(world);
             // Progress alone is no news: nobody acts on it.

@@ -18,7 +18,7 @@ use vsphere::spec::{delivery_spec, detach_spec, marker_spec};
 use vsphere::{ManagedObjectReference, Reaction, VCenter, VSphereError};
 
 use super::network::Claim;
-use super::plan::{Observed, Step, without_effect};
+use super::plan::{Observed, Step, task_reference, without_effect};
 use crate::Wiring;
 use crate::edit::{Edit, cluster_name, has_finalizer, owner_of};
 
@@ -148,11 +148,17 @@ impl Act {
         Ok(())
     }
 
-    /// Records the task of a call. What was so already, and what is gone, shows in the next pass.
+    /// Records the task of a call. What was so already, and what is gone, shows in the next pass; the task before it is over then, and nothing would tell of it any more.
     async fn follow(&self, key: &ObjectKey, vm: &VSphereVM, task: Result<ManagedObjectReference, VSphereError>) -> Result<(), StepError> {
         match task {
             Ok(task) => self.record_task(key, vm, &task).await,
-            Err(error) => done(Err(error)),
+            Err(error) => {
+                done(Err(error))?;
+                if task_reference(vm).is_some() {
+                    self.write(key, vm, json!({"taskRef": null, "retryAfter": null})).await?;
+                }
+                Ok(())
+            }
         }
     }
 

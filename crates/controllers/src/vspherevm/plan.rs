@@ -256,11 +256,31 @@ pub fn plan(observed: &Observed) -> Plan {
     if is_deleting(&observed.vm.metadata) {
         if has_finalizer(&observed.vm.metadata, finalizers::VSPHERE_VM) {
             teardown::deleting(observed, &mut plan);
+            look_again(&mut plan);
         }
         return plan;
     }
     alive(observed, &mut plan);
+    look_again(&mut plan);
     plan
+}
+
+/// A step that turned out to be needless starts no task, and nothing tells of it.
+fn look_again(plan: &mut Plan) {
+    let is_effect = |step: &Step| {
+        matches!(
+            step,
+            Step::Deliver { .. }
+                | Step::PowerOn { .. }
+                | Step::PowerOff { .. }
+                | Step::RewriteMarker { .. }
+                | Step::Detach { .. }
+                | Step::Destroy { .. }
+        )
+    };
+    if plan.again.is_none() && plan.steps.iter().any(is_effect) {
+        plan.again = Some(LOOK_AGAIN);
+    }
 }
 
 /// The reference in `status.vmRef`, `VirtualMachine:vm-57`.
@@ -417,6 +437,7 @@ pub(super) fn task(observed: &Observed, plan: &mut Plan) -> bool {
                     _ => ("Cloning", "to be cloned"),
                 };
                 plan.waits(reason, format!("waiting for {} {doing} since {since} ({})", name(vm), reference.id));
+                plan.again = ask_again(task);
                 true
             }
             TaskState::Succeeded(Some(machine)) if !has_machine && machine.kind == "VirtualMachine" => {
@@ -456,6 +477,11 @@ pub(super) fn task(observed: &Observed, plan: &mut Plan) -> bool {
             }
         },
     }
+}
+
+/// When to ask about a running task, if nothing tells of its end.
+pub(super) fn ask_again(task: &Task) -> Option<Duration> {
+    (!task.is_followed).then_some(LOOK_AGAIN)
 }
 
 /// Whether a failed task is to rest for some time yet.

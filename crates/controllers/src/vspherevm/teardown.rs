@@ -12,8 +12,8 @@ use runtime::defects::Defect;
 use vsphere::{Marker, Owner, VirtualDevice, VirtualMachine, VirtualMachinePowerState, is_ours};
 
 use super::plan::{
-    LOOK_AGAIN, MachineLook, Observed, Plan, SOFT_IN_PROGRESS, SOFT_POWER_OFF, Step, TASK_RETRY, TaskLook, instance_uuid, is_meant,
-    is_provably_ours, is_untouched, name, pause, server_error, task, task_reference, unsettled, vm_reference,
+    LOOK_AGAIN, MachineLook, Observed, Plan, SOFT_IN_PROGRESS, SOFT_POWER_OFF, Step, TASK_RETRY, TaskLook, ask_again, instance_uuid,
+    is_meant, is_provably_ours, is_untouched, name, pause, server_error, task, task_reference, unsettled, vm_reference,
 };
 use crate::edit::{has_finalizer, is_deleting};
 
@@ -56,6 +56,7 @@ pub(super) fn deleting(observed: &Observed, plan: &mut Plan) {
             plan.steps.push(Step::Cancel { task: reference.clone() });
         }
         plan.waits("Deleting", format!("waiting for {} ({}) to end", running.what, reference.id));
+        plan.again = ask_again(running);
         return;
     }
     if task(observed, plan) {

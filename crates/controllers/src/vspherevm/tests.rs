@@ -21,8 +21,8 @@ use vsphere::{
 use super::intent::{Intent, SHOWS_WITHIN};
 use super::network::wanted_claims;
 use super::plan::{
-    Bootstrap, Claims, LEGACY_PROVISIONED, Look, MachineLook, Observed, PROVISIONED, Plan, SOFT_IN_PROGRESS, SOFT_POWER_OFF, Stand, Step,
-    TaskLook, instance_uuid, is_outcome_unknown, is_untouched, plan,
+    Bootstrap, Claims, LEGACY_PROVISIONED, LOOK_AGAIN, Look, MachineLook, Observed, PROVISIONED, Plan, SOFT_IN_PROGRESS, SOFT_POWER_OFF,
+    Stand, Step, TaskLook, instance_uuid, is_outcome_unknown, is_untouched, plan,
 };
 use super::status;
 
@@ -162,6 +162,7 @@ pub(super) fn task(what: &str, state: TaskState) -> Task {
         progress: None,
         is_cancelled: false,
         queued: now(),
+        is_followed: true,
     }
 }
 
@@ -377,6 +378,22 @@ fn while_a_task_is_in_flight() {
             "AsBefore",
         ),
     ]);
+}
+
+#[test]
+fn a_task_that_nothing_tells_of_is_asked_about() {
+    let running = |is_followed: bool| {
+        observed().task("VirtualMachine.clone", TaskState::Running).look(|look| {
+            let Some(TaskLook::Known(task)) = &mut look.task else { panic!("no task") };
+            task.is_followed = is_followed;
+        })
+    };
+    for change in [|observed: Observed| observed, Observed::deleting] {
+        assert_eq!(plan(&change(running(true))).again, None);
+        assert_eq!(plan(&change(running(false))).again, Some(LOOK_AGAIN));
+    }
+    let needless = plan(&observed().with(|vm| vm.spec.bios_uuid = Some("u".to_owned())).recorded(machine()));
+    assert_eq!((words(&needless).as_slice(), needless.again), (&["deliver"][..], Some(LOOK_AGAIN)));
 }
 
 #[test]

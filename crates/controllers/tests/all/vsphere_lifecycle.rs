@@ -228,6 +228,53 @@ async fn the_secret_is_only_held_and_let_go() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn tasks_that_cannot_be_watched_are_asked_about() {
+    let world = World::start(&Setup::default()).await;
+    let is_first = AtomicBool::new(false);
+    // The first filter of every collector is the one on tasks.
+    world.simulator.hooks().on(move |call| match (call.method.as_str(), call.phase) {
+        ("CreatePropertyCollector", Phase::Before) => {
+            is_first.store(true, Ordering::Relaxed);
+            Verdict::Proceed
+        }
+        ("CreateFilter", Phase::Before) if is_first.swap(false, Ordering::Relaxed) => Verdict::Fault("NoPermission".to_owned()),
+        _ => Verdict::Proceed,
+    });
+    world.provisioned().await;
+    world.delete().await;
+    world.gone().await;
+    assert!(world.machines().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_finds_nothing_to_do_leaves_no_old_task_behind() {
+    let world = World::start(&Setup::default()).await;
+    let is_refused = Arc::new(AtomicBool::new(true));
+    let flag = is_refused.clone();
+    world.simulator.hooks().on(move |call| {
+        let is_it = call.method == "PowerOnVM_Task" && call.phase == Phase::Before && flag.load(Ordering::Relaxed);
+        if is_it { Verdict::Fault("ManagedObjectNotFound".to_owned()) } else { Verdict::Proceed }
+    });
+    let is_tried = async |world: &World| world.done().len() >= 3;
+    world.until("tried", Duration::from_secs(600), is_tried).await;
+    // The delivery's task is over, and nothing would wake for it.
+    let is_forgotten = async |world: &World| world.vm().await.and_then(|vm| vm.status).unwrap().task_ref.is_none();
+    world.until("forgotten", Duration::from_secs(2), is_forgotten).await;
+    is_refused.store(false, Ordering::Relaxed);
+    world.provisioned().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_password_in_the_secret_is_used_and_nothing_stops() {
+    let world = World::start(&Setup::default()).await;
+    world.until("cloning", Duration::from_secs(60), async |world: &World| world.done() == ["clone"]).await;
+    world.simulator.vcenter().person().set_password("battery-staple");
+    world.merge::<Secret>("c", json!({"stringData": {"password": "battery-staple"}})).await;
+    world.provisioned().await;
+    assert_eq!(world.simulator.vcenter().sessions(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_outage_is_told_and_passes() {
     let world = World::start(&Setup::default()).await;
     world.until("cloning", Duration::from_secs(60), async |world: &World| world.done() == ["clone"]).await;

@@ -118,7 +118,8 @@ impl VCenter {
     fn login(&self, caller: &Caller, user: &str, password: &str) -> Result<Reply, Failure> {
         let now = self.0.options.clock.now();
         let site = &self.0.options.site;
-        if user != site.user || password != site.password {
+        let is_right = user == site.user && password == self.state().password;
+        if !is_right {
             self.act(|state| {
                 state.outbox.push_back(Out::Log { step: "login", object: user.to_owned(), result: "InvalidLogin".to_owned() });
             });

@@ -93,6 +93,8 @@ struct Shared {
 }
 
 struct State {
+    /// The account's.
+    password: String,
     inventory: Inventory,
     sessions: Sessions,
     /// For keys of sessions and ids of what belongs to them.
@@ -115,6 +117,7 @@ impl VCenter {
         let (changes, _) = watch::channel(inventory.sequence());
         let clones = Semaphore::new(options.latency.concurrent_clones.max(1));
         let state = State {
+            password: options.site.password.clone(),
             inventory,
             sessions: Sessions::default(),
             keys: random.child("session"),
@@ -407,7 +410,7 @@ impl Hypervisor for VCenter {
 
     fn sign_in(&self, server: &str, user: &str, password: &str) -> bool {
         let site = &self.0.options.site;
-        server.eq_ignore_ascii_case(&site.server) && user == site.user && password == site.password
+        server.eq_ignore_ascii_case(&site.server) && user == site.user && password == self.state().password
     }
 
     fn vms(&self) -> Vec<VmTruth> {

@@ -61,6 +61,11 @@ impl Person {
         self.perform(vm, "power-off", &Operation::PowerOff { vm: machine(vm) })
     }
 
+    /// Gives the account another password. Sessions that are open stay so.
+    pub fn set_password(&self, password: &str) {
+        password.clone_into(&mut self.vcenter.state().password);
+    }
+
     /// Switches a VM on.
     ///
     /// # Errors

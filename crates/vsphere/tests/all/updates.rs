@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use simulator::hooks::Verdict;
-use vsphere::{Change, Link, ManagedObjectReference, VCenters};
+use simulator::hooks::{Phase, Verdict};
+use vsphere::{Change, Link, ManagedObjectReference, TaskState, VCenters};
 
-use crate::world::{SERVER, World, cloned, placement};
+use crate::world::{SERVER, World, cloned, ended, hide_tasks, placement, request};
 
 async fn settle() {
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -86,6 +86,49 @@ async fn a_machine_that_went_during_an_outage_is_noticed_after_it() {
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert_eq!(vcenter.link(), Link::Up);
         assert_eq!(vcenter.seen(&reference), None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tasks_that_cannot_be_watched_are_asked_about() {
+    let world = World::start(1.0).await;
+    hide_tasks(&world.simulator);
+    let vcenter = world.vcenter();
+    let placed = vcenter.place(&placement()).await.unwrap();
+    settle().await;
+    let (task, _) = vcenter.clone_machine(&placed, &request("node", 1)).await.unwrap();
+    let begun = tokio::time::Instant::now();
+    let known = vcenter.task(&task).await.unwrap().unwrap();
+    assert!(!known.is_over() && !known.is_followed, "{known:?}");
+    assert!(begun.elapsed() < Duration::from_secs(1), "nothing is waited for that does not come");
+    assert!(matches!(ended(&*vcenter, &task).await, TaskState::Succeeded(Some(_))));
+    let calls = world.calls_of("RetrievePropertiesEx");
+    assert!(vcenter.task(&task).await.unwrap().unwrap().is_over());
+    assert_eq!(world.calls_of("RetrievePropertiesEx"), calls, "what has ended is known");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_clone_makes_its_placement_doubtful() {
+    let world = World::start(1.0).await;
+    let vcenter = world.vcenter();
+    let placed = vcenter.place(&placement()).await.unwrap();
+    let reads = || world.calls_of("RetrievePropertiesEx");
+    let first = reads();
+    vcenter.place(&placement()).await.unwrap();
+    assert_eq!(reads(), first);
+    world.simulator.hooks().on(|call| {
+        if call.method == "CloneVM_Task" && call.phase == Phase::Before {
+            Verdict::Fault("NoDiskSpace".to_owned())
+        } else {
+            Verdict::Proceed
+        }
+    });
+    for (number, is_again) in [(1, true), (2, false)] {
+        let (task, _) = vcenter.clone_machine(&placed, &request("node", number)).await.unwrap();
+        assert!(matches!(ended(&*vcenter, &task).await, TaskState::Failed(_)));
+        let before = reads();
+        vcenter.place(&placement()).await.unwrap();
+        assert_eq!(reads() > before, is_again, "{number}: many failures together are one reason");
     }
 }
 

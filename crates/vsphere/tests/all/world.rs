@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use runtime::clock::Clock;
@@ -10,6 +11,7 @@ use runtime::log::Log;
 use runtime::random::Random;
 use runtime::tls::Tls;
 use simulator::Simulator;
+use simulator::hooks::{Phase, Verdict};
 use simulator::vcenter::{Site, Template};
 use simulator::{Config, Latency};
 use vsphere::spec::CloneRequest;
@@ -76,6 +78,19 @@ impl World {
     pub fn calls_of(&self, method: &str) -> u64 {
         self.calls().get(method).copied().unwrap_or(0)
     }
+}
+
+/// Refuses the filter on tasks: the first one of every collector.
+pub fn hide_tasks(simulator: &Simulator) {
+    let is_first = AtomicBool::new(false);
+    simulator.hooks().on(move |call| match (call.method.as_str(), call.phase) {
+        ("CreatePropertyCollector", Phase::Before) => {
+            is_first.store(true, Ordering::Relaxed);
+            Verdict::Proceed
+        }
+        ("CreateFilter", Phase::Before) if is_first.swap(false, Ordering::Relaxed) => Verdict::Fault("NoPermission".to_owned()),
+        _ => Verdict::Proceed,
+    });
 }
 
 pub fn placement() -> PlacementRequest {
