@@ -51,7 +51,7 @@ mod write;
 
 pub use builtin::Builtins;
 pub use definition::{CrdSet, DefinitionError};
-pub use journal::{Journal, JournalError, MemoryJournal, RedbJournal};
+pub use journal::{Frozen, Journal, JournalError, MemoryJournal, RedbJournal, is_guarded};
 pub use options::{KUBERNETES_VERSION, OpenError, Options, User};
 pub use response::Body;
 pub use server::{Acknowledged, ApiServer};

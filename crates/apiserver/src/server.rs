@@ -115,6 +115,8 @@ pub struct Inner {
     /// Woken when chores came up.
     pub chores: Notify,
     pub closing: CancellationToken,
+    /// Cancelled when the state could not be written.
+    pub failed: CancellationToken,
 }
 
 /// An embedded API server. Cheap to clone; ends when [`ApiServer::close`] is called or the last clone (services and clients included) is dropped.
@@ -226,6 +228,7 @@ impl Inner {
             let reason = broken(&error);
             state.store.abandon();
             state.broken = Some(reason.clone());
+            self.failed.cancel();
             return Err(CommitError::Unavailable(reason));
         }
         state.store.commit(&staged.event);
@@ -300,6 +303,7 @@ impl Inner {
                 let mut state = self.state();
                 state.store.abandon();
                 state.broken = Some(reason.clone());
+                self.failed.cancel();
                 std::mem::take(&mut state.queue)
             };
             for answer in answers.into_iter().chain(queued.into_iter().map(|waiting| waiting.answer)) {
@@ -398,6 +402,7 @@ impl ApiServer {
             queued: Notify::new(),
             chores: Notify::new(),
             closing: closing.clone(),
+            failed: CancellationToken::new(),
         });
         let server =
             Self { inner: inner.clone(), handle: Arc::new(Handle { tasks: Mutex::default(), _ended_on_drop: closing.drop_guard() }) };
@@ -447,6 +452,12 @@ impl ApiServer {
     /// Whether [`ApiServer::close`] was called.
     pub fn is_closed(&self) -> bool {
         self.inner.closing.is_cancelled()
+    }
+
+    /// Completes with the reason when the state could not be written: no further change is accepted then.
+    pub async fn failed(&self) -> String {
+        self.inner.failed.cancelled().await;
+        self.inner.state().broken.clone().unwrap_or_default()
     }
 
     /// Ends the server as a kill does, for simulated runs: from now on nothing is answered and nothing is written, whoever still holds a part of

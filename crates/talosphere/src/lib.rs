@@ -24,6 +24,13 @@ use clap::Parser as _;
 
 /// The whole program: the process's own seams, the command line, an exit code.
 pub fn main() -> ExitCode {
+    // A panic that is caught and told as an error of the state directory is not shown as well.
+    let shown = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !apiserver::is_guarded() {
+            shown(panic);
+        }
+    }));
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -16,6 +16,7 @@ mod all {
     mod kubectl;
     mod process;
     mod restarts;
+    mod state;
     mod transcript;
     pub mod world;
 }

@@ -5,14 +5,16 @@
 //! record is a key, a revision and bytes. It must never reorder batches, and never accept a batch from a holder that another one has
 //! replaced (a server that is thought dead must not write into the state of its successor).
 
+mod frozen;
 mod memory;
 mod store;
 
 use bytes::Bytes;
 use thiserror::Error;
 
+pub use frozen::Frozen;
 pub use memory::{Fault, MemoryJournal};
-pub use store::RedbJournal;
+pub use store::{RedbJournal, is_guarded};
 
 /// The layout of what is kept. A journal with a newer number is refused; an older one is migrated forward.
 pub const FORMAT: u32 = 1;
@@ -37,6 +39,9 @@ pub enum JournalError {
     /// The content makes no sense.
     #[error("the state is damaged: {reason}")]
     Damaged { reason: String },
+    /// The file is no longer where it was: what is written into it would be lost.
+    #[error("the state file {path} was removed or replaced while it was in use")]
+    Removed { path: String },
     /// Another holder took over.
     #[error("the state has been taken over by another server")]
     Replaced,

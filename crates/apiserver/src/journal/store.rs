@@ -3,6 +3,7 @@
 //! Tables: `meta` (format, cluster id, revision) and `live` (key to bytes). No history is kept on disk: after a restart a watch that
 //! resumes from an older revision is told that it expired, which every client handles by listing again.
 
+use std::cell::Cell;
 use std::fs::OpenOptions;
 use std::path::Path;
 
@@ -18,6 +19,31 @@ const LIVE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("live");
 pub struct RedbJournal {
     database: Database,
     path: String,
+    /// Device and number of the file that was opened.
+    identity: (u64, u64),
+}
+
+/// Calls into the database, which panics at some damages instead of telling them.
+fn guarded<T>(action: impl FnOnce() -> Result<T, JournalError>) -> Result<T, JournalError> {
+    IS_GUARDED.set(true);
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(action));
+    IS_GUARDED.set(false);
+    result.unwrap_or_else(|_| Err(JournalError::Damaged { reason: "the file's pages contradict each other".to_owned() }))
+}
+
+thread_local! {
+    static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a panic of this thread is caught and told as an error: a panic hook need not show it.
+pub fn is_guarded() -> bool {
+    IS_GUARDED.get()
+}
+
+fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = std::fs::metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 impl std::fmt::Debug for RedbJournal {
@@ -35,11 +61,14 @@ impl RedbJournal {
         let shown = path.as_ref().display().to_string();
         let file = |error| JournalError::File { path: shown.clone(), action: "opened", source: Box::new(error) };
         create_private(path.as_ref()).map_err(file)?;
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => JournalError::Held { path: shown.clone() },
-            other => JournalError::File { path: shown.clone(), action: "opened", source: Box::new(other) },
+        let identity = identity(path.as_ref()).map_err(file)?;
+        let database = guarded(|| {
+            Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|error| match error {
+                DatabaseError::DatabaseAlreadyOpen => JournalError::Held { path: shown.clone() },
+                other => JournalError::File { path: shown.clone(), action: "opened", source: Box::new(other) },
+            })
         })?;
-        Ok(Self { database, path: shown })
+        Ok(Self { database, path: shown, identity })
     }
 
     fn failed<E: Into<redb::Error>>(&self, action: &'static str) -> impl Fn(E) -> JournalError + '_ {
@@ -71,8 +100,8 @@ fn create_private(path: &Path) -> std::io::Result<()> {
 /// All is read once and then served from memory: the database's own cache would only hold a second copy.
 const CACHE_BYTES: usize = 4 << 20;
 
-impl Journal for RedbJournal {
-    fn load(&mut self) -> Result<Contents, JournalError> {
+impl RedbJournal {
+    fn read(&self) -> Result<Contents, JournalError> {
         let transaction = self.database.begin_read().map_err(self.failed("read"))?;
         let meta = match transaction.open_table(META) {
             Ok(table) => table,
@@ -100,16 +129,11 @@ impl Journal for RedbJournal {
         Ok(Contents { cluster_id, revision, values })
     }
 
-    fn name(&mut self, cluster_id: &str) -> Result<(), JournalError> {
-        self.write_meta(&[
-            ("format", &u64::from(FORMAT).to_be_bytes()),
-            ("cluster-id", cluster_id.as_bytes()),
-            ("revision", &0_u64.to_be_bytes()),
-        ])
-    }
-
-    fn append(&self, batch: &[Record]) -> Result<(), JournalError> {
+    fn write(&self, batch: &[Record]) -> Result<(), JournalError> {
         let Some(last) = batch.last() else { return Ok(()) };
+        if identity(Path::new(&self.path)).ok() != Some(self.identity) {
+            return Err(JournalError::Removed { path: self.path.clone() });
+        }
         let transaction = self.database.begin_write().map_err(self.failed("written"))?;
         {
             let mut live = transaction.open_table(LIVE).map_err(self.failed("written"))?;
@@ -123,6 +147,24 @@ impl Journal for RedbJournal {
             meta.insert("revision", last.revision.to_be_bytes().as_slice()).map_err(self.failed("written"))?;
         }
         transaction.commit().map_err(self.failed("written"))
+    }
+}
+
+impl Journal for RedbJournal {
+    fn load(&mut self) -> Result<Contents, JournalError> {
+        guarded(|| self.read())
+    }
+
+    fn name(&mut self, cluster_id: &str) -> Result<(), JournalError> {
+        self.write_meta(&[
+            ("format", &u64::from(FORMAT).to_be_bytes()),
+            ("cluster-id", cluster_id.as_bytes()),
+            ("revision", &0_u64.to_be_bytes()),
+        ])
+    }
+
+    fn append(&self, batch: &[Record]) -> Result<(), JournalError> {
+        guarded(|| self.write(batch))
     }
 
     fn is_inline(&self) -> bool {

@@ -26,27 +26,45 @@ pub async fn run(args: &Delete, directory: &StateDirectory, seams: &Seams) -> Re
         return Err(Problem::new(Code::Unconfirmed, format!("{what} was not deleted")));
     }
     let mut session = Session::changing(directory, "delete", seams).await?;
+    let failed = session.failed();
     let outcome = tokio::select! {
-        outcome = delete(args, timeout, &mut session, seams) => outcome,
+        outcome = delete(args, timeout, directory, &mut session, seams) => outcome,
+        problem = failed => Err(problem),
         () = interrupted() => Err(Problem::new(Code::Interrupted, "interrupted; deletion goes on while controllers run").remedy("run the same command again")),
     };
     session.close(seams).await;
     outcome
 }
 
-async fn delete(args: &Delete, timeout: Duration, session: &mut Session, seams: &Seams) -> Result<(), Problem> {
+async fn delete(args: &Delete, timeout: Duration, directory: &StateDirectory, session: &mut Session, seams: &Seams) -> Result<(), Problem> {
     let namespace = args.namespace.namespace.as_str();
     let found = session.api.resource_called(&args.kind).await.map_err(|error| unreachable(&error))?;
     let resource = found.ok_or_else(|| Problem::new(Code::UnknownKind, format!("no kind is called {}", args.kind)))?;
     let path = resource.path(namespace, Some(&args.name));
-    let Some(object) = session.api.get(&path).await.map_err(|error| unreachable(&error))? else {
-        return Err(Problem::new(Code::NotFound, format!("there is no {} {} in the namespace {namespace}", resource.kind, args.name))
-            .remedy(format!("`talosphere get {} -A` lists them; -n names the namespace", resource.plural)));
-    };
     let is_cluster = resource.kind == "Cluster" && resource.group == "cluster.x-k8s.io";
+    let Some(object) = session.api.get(&path).await.map_err(|error| unreachable(&error))? else {
+        let begun = if is_cluster { begun(directory, namespace, &args.name)? } else { Vec::new() };
+        if begun.is_empty() {
+            return Err(Problem::new(Code::NotFound, format!("there is no {} {} in the namespace {namespace}", resource.kind, args.name))
+                .remedy(format!("`talosphere get {} -A` lists them; -n names the namespace", resource.plural)));
+        }
+        seams.printer.line(format!("{} is gone; its deletion is not proven yet", resource.display(&args.name)));
+        for look in begun {
+            let login = look.login(&session.api).await?;
+            finish(args, timeout, &look, login, directory, session, seams).await?;
+        }
+        return Ok(());
+    };
     let uid = object.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default().to_owned();
-    // The way into vCenter is learned while the objects that describe it are still there.
-    let look = if is_cluster { preflight::Look::prepare(&session.api, namespace, &object).await? } else { None };
+    // The way into vCenter is learned, and kept, while the objects that describe it are still there.
+    let prepared = if is_cluster {
+        let look = preflight::Look::prepare(&session.api, namespace, &object).await?;
+        let login = look.login(&session.api).await?;
+        directory.write(&record(namespace, &args.name, &uid), &serde_json::to_string(&look).unwrap_or_default())?;
+        Some((look, login))
+    } else {
+        None
+    };
     let options = json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background", "preconditions": {"uid": uid}});
     match session.api.send(http::Method::DELETE, &path, Some("application/json"), Some(&options)).await {
         Ok(_) => {}
@@ -54,15 +72,8 @@ async fn delete(args: &Delete, timeout: Duration, session: &mut Session, seams: 
         Err(error) => return Err(unreachable(&error)),
     }
     seams.printer.line(format!("{} is being deleted", resource.display(&args.name)));
-    if is_cluster {
-        let name = args.name.clone();
-        until(session, seams, namespace, &remaining_kinds(), timeout, |objects| {
-            let left: Vec<String> = crate::tree::remains(objects, &name, &uid);
-            let tree = tree(objects, &name);
-            if left.is_empty() { Step::Done { tree, value: () } } else { Step::Wait { tree, waiting: left } }
-        })
-        .await?;
-        return prove(args, look, session, namespace, seams).await;
+    if let Some((look, login)) = prepared {
+        return finish(args, timeout, &look, login, directory, session, seams).await;
     }
     let (shown, kind) = (resource.display(&args.name), resource.kind.clone());
     until(session, seams, if resource.is_namespaced { namespace } else { "" }, &[resource.api_resource()], timeout, |objects| {
@@ -75,6 +86,86 @@ async fn delete(args: &Delete, timeout: Duration, session: &mut Session, seams: 
     })
     .await?;
     seams.printer.line(format!("{shown} deleted"));
+    Ok(())
+}
+
+/// Where a deletion that is not proven yet is kept.
+fn record(namespace: &str, cluster: &str, uid: &str) -> String {
+    format!("{}/{uid}", records(namespace, cluster))
+}
+
+fn records(namespace: &str, cluster: &str) -> String {
+    format!("deletions/{namespace}/{cluster}")
+}
+
+/// The deletions of a cluster that were begun and not proven.
+fn begun(directory: &StateDirectory, namespace: &str, cluster: &str) -> Result<Vec<preflight::Look>, Problem> {
+    let folder = records(namespace, cluster);
+    let mut names: Vec<String> = Vec::new();
+    if let Ok(entries) = std::fs::read_dir(directory.join(&folder)) {
+        names.extend(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()));
+    }
+    names.sort();
+    let mut looks = Vec::new();
+    for name in names {
+        let text = directory.read_if_there(&format!("{folder}/{name}"))?.unwrap_or_default();
+        // A file that was being written when the process died is none: the Cluster was not deleted then.
+        looks.extend(serde_json::from_str::<preflight::Look>(&text));
+    }
+    Ok(looks)
+}
+
+/// Follows a deletion to its end, proves it, and takes away what was made for the cluster only.
+async fn finish(
+    args: &Delete,
+    timeout: Duration,
+    look: &preflight::Look,
+    login: Option<preflight::Login>,
+    directory: &StateDirectory,
+    session: &mut Session,
+    seams: &Seams,
+) -> Result<(), Problem> {
+    let (namespace, name) = (args.namespace.namespace.as_str(), args.name.clone());
+    until(session, seams, namespace, &remaining_kinds(), timeout, |objects| {
+        let left: Vec<String> = crate::tree::remains(objects, &name, &look.cluster);
+        let tree = tree(objects, &name);
+        if left.is_empty() { Step::Done { tree, value: () } } else { Step::Wait { tree, waiting: left } }
+    })
+    .await?;
+    let from_environment = || {
+        let value = |name: &str| seams.environment.non_empty(name).map(str::to_owned);
+        let (user, password) = value("VSPHERE_USERNAME").zip(value("VSPHERE_PASSWORD"))?;
+        Some(preflight::Login { user, password, source: "VSPHERE_USERNAME and VSPHERE_PASSWORD".to_owned() })
+    };
+    let login = login.or_else(from_environment);
+    let looked = prove(args, look, login.as_ref(), session, namespace, seams).await?;
+    if let Some((place, secret)) = look.secret() {
+        forget_secret(session, place, secret, seams).await?;
+    }
+    let _ = std::fs::remove_dir_all(directory.join(format!("clusters/{namespace}/{name}")));
+    let _ = std::fs::remove_file(directory.join(record(namespace, &name, &look.cluster)));
+    seams.printer.line(format!("Cluster {name} deleted, 0 left behind ({looked})"));
+    Ok(())
+}
+
+/// Deletes the Secret with the login if `up` made it and no cluster uses it. A user's own is left alone.
+async fn forget_secret(session: &Session, namespace: &str, name: &str, seams: &Seams) -> Result<(), Problem> {
+    let path = format!("/api/v1/namespaces/{namespace}/secrets/{name}");
+    let Some(secret) = session.api.get(&path).await.map_err(|error| unreachable(&error))? else { return Ok(()) };
+    if secret.pointer("/metadata/annotations").is_none_or(|known| known.get(super::up::MADE_BY_UP).is_none()) {
+        return Ok(());
+    }
+    let clusters = format!("/apis/infrastructure.cluster.x-k8s.io/v1beta2/namespaces/{namespace}/vsphereclusters");
+    let list = session.api.send(http::Method::GET, &clusters, None, None).await.map_err(|error| unreachable(&error))?;
+    let mut users = list.get("items").and_then(Value::as_array).into_iter().flatten();
+    if users.any(|cluster| cluster.pointer("/spec/identityRef/name").and_then(Value::as_str) == Some(name)) {
+        return Ok(());
+    }
+    match session.api.send(http::Method::DELETE, &path, None, None).await {
+        Ok(_) => seams.printer.line(format!("secret/{name} deleted, which was made with the cluster")),
+        Err(kube::Error::Api(status)) if status.code == 404 => {}
+        Err(error) => return Err(unreachable(&error)),
+    }
     Ok(())
 }
 
@@ -96,22 +187,22 @@ async fn listed(args: &Delete, session: &Session, namespace: &str) -> Result<Vec
     Ok(left)
 }
 
-/// Counts what is left of a deleted cluster: generated Secrets, claims, addresses; VMs by a look in vCenter.
-async fn prove(args: &Delete, look: Option<preflight::Look>, session: &Session, namespace: &str, seams: &Seams) -> Result<(), Problem> {
+/// Counts what is left of a deleted cluster - generated Secrets, claims, addresses; VMs by a look in vCenter - and tells where was looked.
+async fn prove(
+    args: &Delete,
+    look: &preflight::Look,
+    login: Option<&preflight::Login>,
+    session: &Session,
+    namespace: &str,
+    seams: &Seams,
+) -> Result<String, Problem> {
     let mut left = listed(args, session, namespace).await?;
-    let looked = match look {
-        Some(look) => {
-            let (machines, looked) = look.left(seams).await?;
-            left.extend(machines);
-            looked
-        }
-        None => "the API was looked at; the cluster named no vCenter".to_owned(),
-    };
+    let (machines, looked) = look.left(login, seams).await?;
+    left.extend(machines);
     if left.is_empty() {
-        seams.printer.line(format!("Cluster {} deleted, 0 left behind ({looked})", args.name));
-        return Ok(());
+        return Ok(looked);
     }
     Err(Problem::new(Code::LeftBehind, format!("Cluster {} is deleted, but {} left behind", args.name, left.len()))
         .seen_all(left)
-        .remedy("remove what is named; the objects that described it are gone"))
+        .remedy("run the same command again; what stays is to be removed by hand"))
 }

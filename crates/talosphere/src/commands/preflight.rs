@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use controllers::vspherecluster::identity::IDENTITY_NAMESPACE;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use vsphere::{Credentials, PlacementRequest, Secret, VCenters as _, VSphereError};
 
@@ -17,11 +18,11 @@ fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn credentials(server: &str, thumbprint: &str, login: &(String, String)) -> Credentials {
+fn credentials(server: &str, thumbprint: &str, login: &Login) -> Credentials {
     Credentials {
         server: server.to_owned(),
-        user: login.0.clone(),
-        password: Secret::new(login.1.clone()),
+        user: login.user.clone(),
+        password: Secret::new(login.password.clone()),
         thumbprint: Some(thumbprint.to_owned()).filter(|thumbprint| !thumbprint.is_empty()),
     }
 }
@@ -45,7 +46,7 @@ fn placement(spec: &Value) -> PlacementRequest {
 ///
 /// # Errors
 /// With everything that does not hold.
-pub async fn check(manifests: &[Manifest], login: Option<&(String, String)>, seams: &Seams) -> Result<(), Problem> {
+pub async fn check(manifests: &[Manifest], login: Option<&Login>, seams: &Seams) -> Result<(), Problem> {
     let Some(login) = login else { return Ok(()) };
     let clusters: Vec<&Manifest> = manifests.iter().filter(|manifest| manifest.kind() == "VSphereCluster").collect();
     let servers: BTreeSet<(&str, &str)> =
@@ -58,7 +59,7 @@ pub async fn check(manifests: &[Manifest], login: Option<&(String, String)>, sea
         };
         let templates: Vec<&Manifest> = manifests.iter().filter(named).collect();
         let registry = wiring::vcenters(seams, "preflight");
-        let outcome = objections(&templates, &registry.vcenter(&credentials(server, thumbprint, login)), seams).await;
+        let outcome = objections(&templates, &registry.vcenter(&credentials(server, thumbprint, login)), login, seams).await;
         registry.close().await;
         lines.extend(outcome);
     }
@@ -67,13 +68,14 @@ pub async fn check(manifests: &[Manifest], login: Option<&(String, String)>, sea
     Err(Problem::new(Code::VCenter, first).seen_all(lines).remedy("correct what is named; nothing was applied"))
 }
 
-async fn objections(templates: &[&Manifest], vcenter: &std::sync::Arc<dyn vsphere::VCenter>, seams: &Seams) -> Vec<String> {
+async fn objections(templates: &[&Manifest], vcenter: &std::sync::Arc<dyn vsphere::VCenter>, login: &Login, seams: &Seams) -> Vec<String> {
     match vcenter.about().await {
         Ok(_) => {}
         Err(error @ (VSphereError::Unreachable { .. } | VSphereError::Unanswered { .. })) => {
             seams.printer.line(format!("warning: {error}"));
             return Vec::new();
         }
+        Err(error @ VSphereError::Login { .. }) => return vec![format!("{error} (the login is from {})", login.source)],
         Err(error) => return vec![error.to_string()],
     }
     let mut objections = Vec::new();
@@ -96,6 +98,23 @@ async fn objections(templates: &[&Manifest], vcenter: &std::sync::Arc<dyn vspher
     objections
 }
 
+/// What is wrong with an endpoint's host; none for an address or a DNS name.
+fn malformed(host: &str) -> Option<String> {
+    if host.parse::<std::net::IpAddr>().is_ok() {
+        return None;
+    }
+    let labels: Vec<&str> = host.split('.').collect();
+    let is_label = |label: &&str| {
+        let is_inner = label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+        !label.is_empty() && label.len() <= 63 && is_inner && !label.starts_with('-') && !label.ends_with('-')
+    };
+    if let Some(bad) = labels.iter().find(|label| !is_label(label)) {
+        return Some(format!("{bad:?} is no part of a DNS name"));
+    }
+    let is_number = labels.last().is_some_and(|last| last.chars().all(|c| c.is_ascii_digit()));
+    is_number.then(|| "it has the form of an IPv4 address and is none".to_owned())
+}
+
 /// Refuses an endpoint that another cluster has, or a machine of one.
 ///
 /// # Errors
@@ -115,6 +134,20 @@ pub async fn endpoints(api: &Api, manifests: &[Manifest], namespace: &str) -> Re
         let host = text(&ours.object, "/spec/controlPlaneEndpoint/host").to_lowercase();
         if host.is_empty() {
             continue;
+        }
+        if let Some(why) = malformed(&host) {
+            return Err(Problem::new(
+                Code::InvalidObject,
+                format!("{}: the endpoint {host:?} is neither an address nor a name", ours.place()),
+            )
+            .because(why)
+            .remedy("write the address or the DNS name alone into spec.controlPlaneEndpoint.host; the port has its own field"));
+        }
+        let gateways = manifests.iter().filter(|manifest| matches!(manifest.kind(), "InClusterIPPool" | "GlobalInClusterIPPool"));
+        if let Some(pool) = gateways.into_iter().find(|pool| text(&pool.object, "/spec/gateway").eq_ignore_ascii_case(&host)) {
+            return Err(Problem::new(Code::InvalidObject, format!("{}: the endpoint {host} is the gateway of a pool", ours.place()))
+                .seen(format!("{} has it", pool.place()))
+                .remedy("choose a free address for the endpoint"));
         }
         let refused = |what: String| Problem::new(Code::InvalidObject, format!("{}: the endpoint {host} is {what}", ours.place()));
         let is_other = |place: &str, name: &str| name != ours.name() || place != namespace;
@@ -139,72 +172,130 @@ pub async fn endpoints(api: &Api, manifests: &[Manifest], namespace: &str) -> Re
     Ok(())
 }
 
-/// The way to look for what is left of a cluster in its vCenter.
-#[derive(Debug)]
+/// What there is to prove about a deleted cluster, and the way to look. Kept in the state directory from before the deletion until it is
+/// proven, so that the same command again goes on after a kill, when the objects that described the cluster are gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Look {
+    /// The Cluster's uid.
+    pub cluster: String,
+    /// None for a cluster that is on no vCenter.
+    vcenter: Option<Way>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Way {
     server: String,
-    /// Or why nobody can sign in.
-    credentials: Result<Credentials, String>,
-    cluster: String,
+    thumbprint: String,
+    /// Namespace and name of the Secret with the login.
+    secret: (String, String),
     /// Whether a machine was there that may have left something.
     has_machines: bool,
 }
 
+/// A login to a vCenter, and where it is from.
+#[derive(Clone)]
+pub struct Login {
+    pub user: String,
+    pub password: String,
+    pub source: String,
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Login").field("user", &self.user).field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
 impl Look {
-    /// Learns the way while the cluster's objects are there; `None` when the cluster is on no vCenter.
+    /// Learns the way while the cluster's objects are there.
     ///
     /// # Errors
     /// When the API does not answer.
-    pub async fn prepare(api: &Api, namespace: &str, cluster: &Value) -> Result<Option<Self>, Problem> {
+    pub async fn prepare(api: &Api, namespace: &str, cluster: &Value) -> Result<Self, Problem> {
         let get = |path: String| async move { api.get(&path).await.map_err(|error| unreachable(&error)) };
+        let uid = text(cluster, "/metadata/uid").to_owned();
         let infrastructure_path = "/apis/infrastructure.cluster.x-k8s.io/v1beta2";
         let name = text(cluster, "/spec/infrastructureRef/name");
-        let Some(infrastructure) = get(format!("{infrastructure_path}/namespaces/{namespace}/vsphereclusters/{name}")).await? else {
-            return Ok(None);
-        };
+        let path = format!("{infrastructure_path}/namespaces/{namespace}/vsphereclusters/{name}");
+        let found = if name.is_empty() { None } else { get(path).await? };
+        let Some(infrastructure) = found else { return Ok(Self { cluster: uid, vcenter: None }) };
         let label = format!("?labelSelector=cluster.x-k8s.io%2Fcluster-name%3D{}", text(cluster, "/metadata/name"));
         let machines = get(format!("{infrastructure_path}/namespaces/{namespace}/vspherevms{label}")).await?;
         let identity = text(&infrastructure, "/spec/identityRef/name");
-        let (place, secret) = if text(&infrastructure, "/spec/identityRef/kind") == "VSphereClusterIdentity" {
+        let secret = if text(&infrastructure, "/spec/identityRef/kind") == "VSphereClusterIdentity" {
             let found = get(format!("{infrastructure_path}/vsphereclusteridentities/{identity}")).await?;
             let secret = found.as_ref().map(|found| text(found, "/spec/secretName").to_owned()).unwrap_or_default();
             (IDENTITY_NAMESPACE.to_owned(), secret)
         } else {
             (namespace.to_owned(), identity.to_owned())
         };
-        let found = if secret.is_empty() { None } else { get(format!("/api/v1/namespaces/{place}/secrets/{secret}")).await? };
+        let has_machines = machines.as_ref().and_then(|list| list.get("items")?.as_array()).is_some_and(|items| !items.is_empty());
+        let (server, thumbprint) = (text(&infrastructure, "/spec/server").to_owned(), text(&infrastructure, "/spec/thumbprint").to_owned());
+        Ok(Self { cluster: uid, vcenter: Some(Way { server, thumbprint, secret, has_machines }) })
+    }
+
+    /// Namespace and name of the Secret with the login, if there is to be one.
+    pub fn secret(&self) -> Option<&(String, String)> {
+        self.vcenter.as_ref().map(|way| &way.secret).filter(|(_, name)| !name.is_empty())
+    }
+
+    /// The login, while it is there.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub async fn login(&self, api: &Api) -> Result<Option<Login>, Problem> {
+        let Some((place, name)) = self.secret() else { return Ok(None) };
+        let path = format!("/api/v1/namespaces/{place}/secrets/{name}");
+        let found = api.get(&path).await.map_err(|error| unreachable(&error))?;
         let login = found.and_then(|secret| secret_text(&secret, "username").zip(secret_text(&secret, "password")));
-        let (server, thumbprint) = (text(&infrastructure, "/spec/server"), text(&infrastructure, "/spec/thumbprint"));
-        Ok(Some(Self {
-            server: server.to_owned(),
-            credentials: login.map(|login| credentials(server, thumbprint, &login)).ok_or_else(|| {
-                format!("the Secret {place}/{secret} with the login to {server} was not there or had no username and password")
-            }),
-            cluster: text(cluster, "/metadata/uid").to_owned(),
-            has_machines: machines.as_ref().and_then(|list| list.get("items")?.as_array()).is_some_and(|items| !items.is_empty()),
-        }))
+        Ok(login.map(|(user, password)| Login { user, password, source: format!("Secret {place}/{name}") }))
     }
 
     /// The VMs that carry the marker of the cluster, and where was looked.
     ///
     /// # Errors
     /// When vCenter cannot be asked: then nothing is proven.
-    pub async fn left(&self, seams: &Seams) -> Result<(Vec<String>, String), Problem> {
+    pub async fn left(&self, login: Option<&Login>, seams: &Seams) -> Result<(Vec<String>, String), Problem> {
+        let Some(way) = &self.vcenter else { return Ok((Vec::new(), "the API was looked at; the cluster named no vCenter".to_owned())) };
         let unproven = |because: String| {
             Problem::new(Code::LeftBehind, "the cluster's objects are gone; whether machines are left in vCenter could not be looked up")
                 .because(because)
-                .remedy(format!("look in vCenter {} for VMs with {} = {}", self.server, vsphere::marker::CLUSTER_KEY, self.cluster))
+                .remedy(format!(
+                    "run the same command again when that is mended; or look in vCenter {} for VMs with {} = {}",
+                    way.server,
+                    vsphere::marker::CLUSTER_KEY,
+                    self.cluster
+                ))
         };
-        let credentials = match &self.credentials {
-            Ok(credentials) => credentials,
-            Err(why) if self.has_machines => return Err(unproven(why.clone())),
-            Err(why) => return Ok((Vec::new(), format!("no machine was there; vCenter was not looked at: {why}"))),
+        let Some(login) = login else {
+            let (place, name) = &way.secret;
+            let why = format!("Secret {place}/{name} with the login to {} is not there, or has no username and password", way.server);
+            return if way.has_machines {
+                Err(unproven(format!("{why}; VSPHERE_USERNAME and VSPHERE_PASSWORD, which would do as well, are not set")))
+            } else {
+                Ok((Vec::new(), format!("no machine was there; vCenter was not looked at: {why}")))
+            };
         };
         let registry = wiring::vcenters(seams, "look");
-        let found = registry.vcenter(credentials).machines_of_cluster(&self.cluster).await;
+        let found = registry.vcenter(&credentials(&way.server, &way.thumbprint, login)).machines_of_cluster(&self.cluster).await;
         registry.close().await;
         let found = found.map_err(|error| unproven(error.to_string()))?;
-        let left = found.into_iter().map(|name| format!("VM {name} in vCenter {}", self.server)).collect();
-        Ok((left, format!("vCenter {} and the API were looked at", self.server)))
+        let left = found.into_iter().map(|name| format!("VM {name} in vCenter {}", way.server)).collect();
+        Ok((left, format!("vCenter {} and the API were looked at", way.server)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::malformed;
+
+    #[test]
+    fn an_endpoint_is_an_address_or_a_name() {
+        for good in ["10.0.0.1", "fd00::1", "k8s", "demo.k8s.example.com", "a-1.b"] {
+            assert_eq!(malformed(good), None, "{good}");
+        }
+        for bad in ["999.1.1.1", "1.2.3", "h.example.com:7443", "https://h", "a..b", "-a.b", "a b"] {
+            assert!(malformed(bad).is_some(), "{bad}");
+        }
     }
 }

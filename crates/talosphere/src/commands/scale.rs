@@ -24,8 +24,10 @@ pub async fn run(args: &Scale, directory: &StateDirectory, seams: &Seams) -> Res
             .remedy("talosphere scale machinedeployment/NAME --replicas N"));
     };
     let mut session = Session::changing(directory, "scale", seams).await?;
+    let failed = session.failed();
     let outcome = tokio::select! {
         outcome = scale(args, kind, name, timeout, &mut session, seams) => outcome,
+        problem = failed => Err(problem),
         () = interrupted() => Err(Problem::new(Code::Interrupted, "interrupted; the new number is kept").remedy("run the same command again to wait for it")),
     };
     session.close(seams).await;

@@ -33,18 +33,26 @@ pub async fn run(args: &Serve, directory: &StateDirectory, seams: &Seams) -> Res
     };
     let host = Host::start(seams, ownership, Work::Controllers(selection), &args.listen, "serve").await?;
     let text = yaml::write(&host.pki.kubeconfig(&host.address.to_string())).map_err(|error| Problem::new(Code::Internal, error))?;
-    if let Some(path) = &args.kubeconfig {
-        write_private(path, &text).map_err(|error| {
-            Problem::new(Code::UnreadableFile, format!("{} cannot be written", path.display())).because(error.to_string())
-        })?;
+    if let Some(path) = &args.kubeconfig
+        && let Err(error) = write_private(path, &text)
+    {
+        host.stop(seams).await;
+        return Err(Problem::new(Code::UnreadableFile, format!("{} cannot be written", path.display()))
+            .because(error.to_string())
+            .remedy("name another file with --kubeconfig"));
     }
     host.ready().await;
     seams.printer.line(format!("the API answers at https://{}; state in {}", host.address, directory.path().display()));
     if let Some(path) = &args.kubeconfig {
         seams.printer.note(format!("  kubectl --kubeconfig {} get clusters -A", path.display()));
     }
-    interrupted().await;
-    seams.printer.line("stopping");
+    let outcome = tokio::select! {
+        () = interrupted() => {
+            seams.printer.line("stopping");
+            Ok(())
+        }
+        problem = host.failed() => Err(problem),
+    };
     host.stop(seams).await;
-    Ok(())
+    outcome
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::preflight::Login;
 use super::{clusters, duration, input, preflight};
 use crate::apply::{Api, Outcome, unreachable};
 use crate::cli::Up;
@@ -24,6 +25,9 @@ use crate::tree::{kinds, tree, verdict};
 
 /// Ties a ClusterResourceSet of `--workload` files to its Cluster.
 const WORKLOAD_LABEL: &str = "talosphere.dev/workload";
+
+/// On a Secret with a login that was made from the environment, for one cluster: it goes with it.
+pub const MADE_BY_UP: &str = "talosphere.dev/made-by-up";
 
 /// What is to be brought up.
 #[derive(Debug)]
@@ -49,6 +53,22 @@ impl Order {
                     format!("{} belongs to the namespace {other}, not to {namespace}", manifest.place()),
                 )
                 .remedy(format!("give its file with --workload if it belongs into the new cluster; else run with -n {other}")));
+            }
+        }
+        for (at, manifest) in manifests.iter().enumerate() {
+            let identity = |manifest: &Manifest| {
+                let group = manifest.api_version().split_once('/').map_or("", |(group, _)| group).to_owned();
+                (group, manifest.kind().to_owned(), manifest.name().to_owned())
+            };
+            let is_same = |other: &&Manifest| !other.name().is_empty() && identity(other) == identity(manifest);
+            if let Some(first) = manifests.iter().take(at).find(is_same) {
+                return Err(Problem::new(Code::InvalidObject, format!("{} is given twice", manifest.place()))
+                    .seen(first.place())
+                    .remedy("leave one of them out"));
+            }
+            if manifest.kind() == "TalosControlPlane" && manifest.object.pointer("/spec/replicas").and_then(Value::as_i64) == Some(0) {
+                return Err(Problem::new(Code::InvalidObject, format!("{}: a control plane cannot have 0 replicas", manifest.place()))
+                    .remedy("give at least 1; a cluster that is no longer needed is deleted with `talosphere delete cluster`"));
             }
         }
         let is_cluster = |manifest: &&Manifest| manifest.kind() == "Cluster" && manifest.api_version().starts_with("cluster.x-k8s.io/");
@@ -127,8 +147,10 @@ pub async fn run(args: &Up, directory: &StateDirectory, seams: &Seams) -> Result
     let timeout = duration("--timeout", &args.timeout)?;
     let order = order(args, seams)?;
     let mut session = Session::changing(directory, "up", seams).await?;
+    let failed = session.failed();
     let outcome = tokio::select! {
         outcome = bring_up(&mut session, &order, Some(directory), timeout, seams) => outcome,
+        problem = failed => Err(problem),
         () = interrupted() => Err(Problem::new(Code::Interrupted, "interrupted; what was reached is kept").remedy("run the same command again to continue")),
     };
     session.close(seams).await;
@@ -189,21 +211,35 @@ async fn check(api: &Api, order: &Order, seams: &Seams) -> Result<(), Problem> {
         }
         return Err(first);
     }
-    let login = login(api, order).await?;
+    let login = login(api, order, seams).await?;
     preflight::endpoints(api, &order.manifests, &order.namespace).await?;
     preflight::check(&order.manifests, login.as_ref(), seams).await
 }
 
 /// The login that the identity Secret holds or will hold.
-async fn login(api: &Api, order: &Order) -> Result<Option<(String, String)>, Problem> {
-    let Some(identity) = order.identity() else { return Ok(order.login.clone()) };
+async fn login(api: &Api, order: &Order, seams: &Seams) -> Result<Option<Login>, Problem> {
+    let given =
+        order.login.clone().map(|(user, password)| Login { user, password, source: "VSPHERE_USERNAME and VSPHERE_PASSWORD".to_owned() });
+    let Some(identity) = order.identity() else { return Ok(given) };
+    let of_secret = |secret: &Value, source: String| {
+        let (user, password) = clusters::secret_text(secret, "username").zip(clusters::secret_text(secret, "password"))?;
+        Some(Login { user, password, source })
+    };
     if let Some(secret) = order.manifests.iter().find(|manifest| manifest.kind() == "Secret" && manifest.name() == identity) {
-        return Ok(clusters::secret_text(&secret.object, "username").zip(clusters::secret_text(&secret.object, "password")));
+        return Ok(of_secret(&secret.object, secret.place()));
     }
     let path = format!("/api/v1/namespaces/{}/secrets/{identity}", order.namespace);
     match api.get(&path).await.map_err(|error| unreachable(&error))? {
-        Some(secret) => Ok(clusters::secret_text(&secret, "username").zip(clusters::secret_text(&secret, "password"))),
-        None if order.login.is_some() => Ok(order.login.clone()),
+        Some(secret) => {
+            let kept = of_secret(&secret, format!("Secret {}/{identity}", order.namespace));
+            if let (Some(kept), Some(given)) = (&kept, &given)
+                && (&kept.user, &kept.password) != (&given.user, &given.password)
+            {
+                seams.printer.line(format!("warning: {} is there and counts; {}, which differ from it, do not", kept.source, given.source));
+            }
+            Ok(kept)
+        }
+        None if given.is_some() => Ok(given),
         None => Err(Problem::new(
             Code::NoCredentials,
             format!("the Secret {identity} with the login to vCenter does not exist in {}", order.namespace),
@@ -226,7 +262,7 @@ async fn apply(api: &Api, order: &Order, seams: &Seams) -> Result<(), Problem> {
         // A Secret that is there is the user's and is never changed.
         let path = format!("/api/v1/namespaces/{}/secrets", order.namespace);
         let secret = json!({
-            "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": {"name": identity},
+            "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": {"name": identity, "annotations": {MADE_BY_UP: ""}},
             "stringData": {"username": user, "password": password},
         });
         match api.send(http::Method::POST, &path, Some("application/json"), Some(&secret)).await {

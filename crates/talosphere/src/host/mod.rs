@@ -9,7 +9,7 @@ pub mod wiring;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, LazyLock};
 
-use apiserver::{ApiServer, CrdSet, Options, RedbJournal, User};
+use apiserver::{ApiServer, CrdSet, Frozen, Options, RedbJournal, User};
 use controllers::{Running, Selection};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -19,7 +19,7 @@ use self::pki::Pki;
 use crate::problem::{Code, Problem};
 use crate::seams::Seams;
 use crate::signal::interrupted;
-use crate::state::{Owner, Ownership};
+use crate::state::{Owner, Ownership, RESTORE, STORE};
 
 /// A running host.
 #[derive(Debug)]
@@ -51,7 +51,9 @@ static DEFINITIONS: LazyLock<CrdSet> = LazyLock::new(|| CrdSet::from(api::crds()
 /// When the journal cannot be read or a definition is not usable.
 pub async fn open_server(journal: Box<dyn apiserver::Journal>, seams: &Seams) -> Result<ApiServer, Problem> {
     let unusable = |error: &(dyn std::error::Error + 'static)| {
-        Problem::new(Code::StateUnusable, "the API server cannot open its store").because(runtime::reconcile::explain(error))
+        Problem::new(Code::StateUnusable, "the API server cannot open its store")
+            .because(runtime::reconcile::explain(error))
+            .remedy(RESTORE)
     };
     let webhooks = Arc::new(api::Webhooks);
     let options = Options {
@@ -64,6 +66,14 @@ pub async fn open_server(journal: Box<dyn apiserver::Journal>, seams: &Seams) ->
     ApiServer::open(options).await.map_err(|error| unusable(&error))
 }
 
+/// Completes when the state cannot be written any more: nothing can be done from then on.
+async fn unwritable(server: &ApiServer) -> Problem {
+    let why = server.failed().await;
+    Problem::new(Code::StateUnusable, "the state cannot be written")
+        .because(why)
+        .remedy("make room or repair what is named, and run the same command again: what was acknowledged is kept")
+}
+
 impl Host {
     /// Starts the host of an owned directory, announced once it answers.
     ///
@@ -71,11 +81,16 @@ impl Host {
     /// When the store cannot be opened, the address not be listened on, or a key not be made.
     pub async fn start(seams: &Seams, ownership: Ownership, work: Work, listen: &str, command: &str) -> Result<Self, Problem> {
         let directory = ownership.directory().clone();
-        let journal = RedbJournal::open(directory.join("store.redb")).map_err(|error| {
+        directory.check()?;
+        let journal = RedbJournal::open(directory.join(STORE)).map_err(|error| {
             Problem::new(Code::StateUnusable, format!("the store in {} cannot be opened", directory.path().display()))
                 .because(runtime::reconcile::explain(&error))
+                .remedy(RESTORE)
         })?;
-        let server = open_server(Box::new(journal), seams).await?;
+        // Who only looks changes nothing.
+        let journal: Box<dyn apiserver::Journal> = if matches!(work, Work::Look) { Box::new(Frozen(journal)) } else { Box::new(journal) };
+        let server = open_server(journal, seams).await?;
+        let installation = wiring::installation(&directory, server.cluster_id(), &work)?;
         let pki = Pki::open(&directory, seams).await?;
         let token = CancellationToken::new();
         let busy =
@@ -90,7 +105,6 @@ impl Host {
                     let (server, seams, token) = (server.clone(), seams.clone(), token.clone());
                     async move { server.serve(Box::new(listener), seams.tls.clone(), tls, token).await }
                 });
-                let installation = wiring::installation(&directory, seams)?;
                 let context = wiring::context(seams, server.client(&User::admin("system:talosphere")), installation, &token);
                 let running = controllers::start(&context, &selection, &token);
                 for health in running.healths() {
@@ -112,6 +126,11 @@ impl Host {
     /// The administrator's client, in process.
     pub fn client(&self) -> kube::Client {
         self.server.client(&User::admin("talosphere-admin"))
+    }
+
+    /// Completes when the state cannot be written any more.
+    pub async fn failed(&self) -> Problem {
+        unwritable(&self.server).await
     }
 
     /// Completes when every controller takes work.

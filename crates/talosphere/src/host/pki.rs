@@ -37,7 +37,9 @@ pub struct Pki {
 }
 
 fn failed(what: &str, error: impl std::fmt::Display) -> Problem {
-    Problem::new(Code::StateUnusable, format!("the API server's {what} cannot be used")).because(error.to_string())
+    Problem::new(Code::StateUnusable, format!("the API server's {what} cannot be used"))
+        .because(error.to_string())
+        .remedy("restore the folder pki of the state directory from a backup; or remove it, and write the kubeconfigs of this API anew")
 }
 
 fn after(time: Timestamp, hours: i64) -> Timestamp {
@@ -51,9 +53,13 @@ impl Pki {
     /// When the directory cannot be read or written, or holds something that is no key.
     pub async fn open(directory: &StateDirectory, seams: &Seams) -> Result<Self, Problem> {
         let now = seams.clock.now();
-        let authority = match (directory.read(AUTHORITY.0), directory.read(AUTHORITY.1)) {
-            (Ok(certificate), Ok(key)) => Authority::from_pem(&certificate, &key).map_err(|error| failed("authority", error))?,
-            _ => {
+        let authority = match (directory.read_if_there(AUTHORITY.0)?, directory.read_if_there(AUTHORITY.1)?) {
+            (Some(certificate), Some(key)) => Authority::from_pem(&certificate, &key).map_err(|error| failed("authority", error))?,
+            (Some(_), None) => {
+                return Err(failed("authority", format!("{} is there without {}, its key", AUTHORITY.0, AUTHORITY.1)));
+            }
+            // The key is written first: one without a certificate was never in use.
+            (None, _) => {
                 let key = seams.keys.generate(KeyAlgorithm::EcdsaP256).await.map_err(|error| failed("authority", error))?;
                 let random = seams.random.child("authority");
                 let (from, until) = (after(now, -BACKDATE_HOURS), after(now, AUTHORITY_HOURS));
@@ -64,8 +70,8 @@ impl Pki {
                 authority
             }
         };
-        let kept = match (directory.read(ADMIN.0), directory.read(ADMIN.1)) {
-            (Ok(certificate), Ok(key)) => kept_admin(&authority, certificate, &key, now),
+        let kept = match (directory.read_if_there(ADMIN.0)?, directory.read_if_there(ADMIN.1)?) {
+            (Some(certificate), Some(key)) => kept_admin(&authority, certificate, &key, now),
             _ => None,
         };
         if let Some((admin_certificate, admin_key)) = kept {

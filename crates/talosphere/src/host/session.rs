@@ -113,6 +113,17 @@ impl Session {
         Ok(())
     }
 
+    /// Completes when the state is ours and cannot be written any more; never otherwise.
+    pub fn failed(&self) -> impl Future<Output = Problem> + use<> {
+        let server = self.host.as_ref().map(|host| host.server.clone());
+        async move {
+            match server {
+                Some(server) => super::unwritable(&server).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
     /// Ends what is ours.
     pub async fn close(self, seams: &Seams) {
         if let Some(host) = self.host {

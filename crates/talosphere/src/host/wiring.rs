@@ -9,27 +9,31 @@ use talos::client::grpc::GrpcDialer;
 use tokio_util::sync::CancellationToken;
 use vsphere::{Registry, Transport, Verification};
 
-use crate::problem::Problem;
+use super::Work;
+use crate::problem::{Code, Problem};
 use crate::seams::Seams;
-use crate::state::StateDirectory;
+use crate::state::{INSTALLATION, RESTORE, StateDirectory};
 
-/// The file with the installation's id.
-const INSTALLATION: &str = "installation";
-
-/// The id that marks this installation's VMs: made once, kept with the state.
+/// The id that marks this installation's VMs: that of the store, which it was drawn with. The file beside the store tells a store that was
+/// replaced: with another id, every machine that is there would be somebody else's.
 ///
 /// # Errors
-/// When it cannot be written.
-pub fn installation(directory: &StateDirectory, seams: &Seams) -> Result<String, Problem> {
-    let kept = directory.read(INSTALLATION).ok().map(|text| text.trim().to_owned()).filter(|id| !id.is_empty());
-    match kept {
-        Some(id) => Ok(id),
-        None => {
-            let id = seams.random.child("installation").uuid().to_string();
-            directory.write(INSTALLATION, &id)?;
-            Ok(id)
+/// When it cannot be written, or the store is not the one that belongs here.
+pub fn installation(directory: &StateDirectory, store: &str, work: &Work) -> Result<String, Problem> {
+    match directory.read_if_there(INSTALLATION)?.map(|text| text.trim().to_owned()) {
+        Some(id) if id == store => {}
+        Some(id) => {
+            return Err(Problem::new(
+                Code::StateUnusable,
+                format!("the store in {} is not the one of this installation", directory.path().display()),
+            )
+            .because(format!("the store has the id {store}, the file {INSTALLATION} the id {id:?}"))
+            .remedy(RESTORE));
         }
+        None if matches!(work, Work::Look) => {}
+        None => drop(directory.write(INSTALLATION, store)?),
     }
+    Ok(store.to_owned())
 }
 
 /// The vCenters of this process.

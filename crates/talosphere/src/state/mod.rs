@@ -22,6 +22,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::problem::{Code, Problem};
 
+/// The journal of the API server.
+pub const STORE: &str = "store.redb";
+/// The id of the installation.
+pub const INSTALLATION: &str = "installation";
+/// What to do about a state that is not what it was.
+pub const RESTORE: &str = "restore the directory from a backup; or, when no machine that is marked with its installation's id is left in vCenter, remove it or use another one with --state DIR";
+
 /// A state directory, existing and private to its user.
 #[derive(Clone, Debug)]
 pub struct StateDirectory {
@@ -111,7 +118,39 @@ impl StateDirectory {
 
     /// Whether anything was ever kept here.
     pub fn has_store(&self) -> bool {
-        self.join("store.redb").exists()
+        self.join(STORE).exists()
+    }
+
+    /// Refuses a directory that was in use and has lost its store: an empty one would begin anew beside the machines that are there.
+    ///
+    /// # Errors
+    /// When it is so, or cannot be told.
+    pub fn check(&self) -> Result<(), Problem> {
+        let is_empty = match fs::metadata(self.join(STORE)) {
+            Ok(metadata) => metadata.len() == 0,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+            Err(error) => return Err(self.unusable(&error)),
+        };
+        match self.read_if_there(INSTALLATION)? {
+            Some(id) if is_empty => Err(Problem::new(Code::StateUnusable, format!("the store in {} is lost", self.path.display()))
+                .because(format!("{STORE} is missing or empty, and the installation {} has worked here before", id.trim()))
+                .remedy(RESTORE)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads a private file; none when there is no such file.
+    ///
+    /// # Errors
+    /// When it is there and cannot be read: what is only unreadable must not be made anew.
+    pub fn read_if_there(&self, name: &str) -> Result<Option<String>, Problem> {
+        match self.read(name) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Problem::new(Code::StateUnusable, format!("{} cannot be read", self.join(name).display()))
+                .because(error.to_string())
+                .remedy(RESTORE)),
+        }
     }
 
     /// Reads a private file.
@@ -146,13 +185,20 @@ pub fn write_private(target: &Path, content: &str) -> io::Result<()> {
     if let Some(folder) = target.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
+    // A name that nobody else has taken, or prepared: what lies there already is neither followed nor kept.
     let mut name = target.as_os_str().to_owned();
-    name.push(".new");
+    name.push(format!(".{}.new", std::process::id()));
     let temporary = PathBuf::from(name);
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
-    file.write_all(content.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, target)
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&temporary)?;
+    let written = file.write_all(content.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&temporary, target));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
 }
 
 impl Ownership {
@@ -209,6 +255,39 @@ mod tests {
         drop(killed); // the kernel drops the lock; the record stays
         let _next = directory.try_own().unwrap().unwrap();
         assert_eq!(directory.owner(), None);
+    }
+
+    #[test]
+    fn a_lost_store_is_not_begun_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = StateDirectory::open(folder.path()).unwrap();
+        directory.check().unwrap();
+        directory.write(STORE, "").unwrap();
+        directory.check().unwrap();
+        directory.write(INSTALLATION, "id-1").unwrap();
+        for spoil in [false, true] {
+            if spoil {
+                fs::remove_file(directory.join(STORE)).unwrap();
+            }
+            let problem = directory.check().unwrap_err();
+            assert!(problem.code == Code::StateUnusable && problem.to_string().contains("id-1"), "{problem}");
+        }
+        directory.write(STORE, "something").unwrap();
+        directory.check().unwrap();
+        fs::write(directory.join(INSTALLATION), [0xff, 0xfe]).unwrap();
+        assert!(directory.check().unwrap_err().to_string().contains("cannot be read"));
+    }
+
+    #[test]
+    fn a_prepared_file_is_not_written_into() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let (target, victim) = (folder.path().join("k"), folder.path().join("victim"));
+        fs::write(&victim, "old").unwrap();
+        std::os::unix::fs::symlink(&victim, folder.path().join(format!("k.{}.new", std::process::id()))).unwrap();
+        write_private(&target, "key").unwrap();
+        assert_eq!((fs::read_to_string(&victim).unwrap().as_str(), fs::read_to_string(&target).unwrap().as_str()), ("old", "key"));
+        assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]
