@@ -25,9 +25,11 @@ enum At {
     Call(&'static str, &'static str, Phase),
     /// When an object of this kind appears whose name contains the text.
     Object(&'static str, &'static str, &'static str, &'static str),
+    /// When one goes.
+    Gone(&'static str, &'static str, &'static str, &'static str),
 }
 
-use At::{Call as C, Object as O};
+use At::{Call as C, Gone as G, Object as O};
 use Phase::{After, Before};
 
 /// Whether a call is of this method, or of a Kubernetes verb, by its name or by its HTTP method.
@@ -124,28 +126,31 @@ impl World {
     /// Runs a command once for each kill, then once to its end.
     async fn survive(&mut self, arguments: &[&str], kills: &[At]) {
         for at in kills {
-            self.fired.store(false, Ordering::SeqCst);
-            let process = self.shell.start(arguments);
-            match at {
-                At::Call(..) => *self.armed.lock().unwrap() = Some((at.clone(), process.child.clone())),
-                At::Object(group, kind, plural, name) => {
-                    let (group, kind, plural, name) = ((*group).to_owned(), (*kind).to_owned(), (*plural).to_owned(), (*name).to_owned());
-                    self.kill_on_object(&process, &group, &kind, &plural, &name).await;
-                }
-            }
-            let status = tokio::task::block_in_place(|| process.wait());
-            self.armed.lock().unwrap().take();
-            assert!(self.fired.load(Ordering::SeqCst), "{arguments:?} ended ({status}) without {at:?}\n{}", process.stderr());
-            self.kills += 1;
-            self.check(&format!("{arguments:?} killed at {at:?}"));
+            self.die(arguments, at).await;
         }
         let process = self.shell.start(arguments);
         let status = tokio::task::block_in_place(|| process.wait());
         assert!(status.success(), "{arguments:?} after {kills:?}\n{}", process.stderr());
     }
 
-    /// Watches the process's own API and kills it when the object is there.
-    async fn kill_on_object(&self, process: &Background, group: &str, kind: &str, plural: &str, name: &str) {
+    /// Runs a command until it is killed.
+    async fn die(&mut self, arguments: &[&str], at: &At) {
+        self.fired.store(false, Ordering::SeqCst);
+        let process = self.shell.start(arguments);
+        match at {
+            At::Call(..) => *self.armed.lock().unwrap() = Some((at.clone(), process.child.clone())),
+            At::Object(group, kind, plural, name) => self.kill_on_object(&process, group, kind, plural, name, false).await,
+            At::Gone(group, kind, plural, name) => self.kill_on_object(&process, group, kind, plural, name, true).await,
+        }
+        let status = tokio::task::block_in_place(|| process.wait());
+        self.armed.lock().unwrap().take();
+        assert!(self.fired.load(Ordering::SeqCst), "{arguments:?} ended ({status}) without {at:?}\n{}", process.stderr());
+        self.kills += 1;
+        self.check(&format!("{arguments:?} killed at {at:?}"));
+    }
+
+    /// Watches the process's own API and kills it when the object is there, or (`is_gone`) goes.
+    async fn kill_on_object(&self, process: &Background, group: &str, kind: &str, plural: &str, name: &str, is_gone: bool) {
         let directory = StateDirectory::open(&self.shell.folder.path().join("state")).unwrap();
         let (group, version) = group.rsplit_once('/').map_or(("", group), |(group, version)| (group, version));
         let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
@@ -172,14 +177,19 @@ impl World {
             let api: kube::Api<DynamicObject> = kube::Api::all_with(client, &resource);
             let Ok(list) = api.list(&kube::api::ListParams::default()).await else { continue };
             let is_there = |object: &DynamicObject| object.metadata.name.as_deref().is_some_and(|found| found.contains(name));
-            if !list.items.iter().any(is_there) {
+            if is_gone || !list.items.iter().any(is_there) {
                 let version = list.metadata.resource_version.unwrap_or_default();
                 let Ok(stream) = api.watch(&kube::api::WatchParams::default(), &version).await else { continue };
                 let mut stream = std::pin::pin!(stream);
                 let appeared = async {
                     while let Some(Ok(event)) = futures::StreamExt::next(&mut stream).await {
-                        if matches!(&event, kube::api::WatchEvent::Added(object) | kube::api::WatchEvent::Modified(object) if is_there(object))
-                        {
+                        use kube::api::WatchEvent::{Added, Deleted, Modified};
+                        let is_it = match &event {
+                            Added(object) | Modified(object) => !is_gone && is_there(object),
+                            Deleted(object) => is_gone && is_there(object),
+                            _ => false,
+                        };
+                        if is_it {
                             return true;
                         }
                     }
@@ -333,6 +343,56 @@ async fn a_kill_at_any_step_is_harmless() {
         )
         .await;
     world.rest("after the control plane grew", 3);
+    // It shrinks again: members leave etcd before their machines go.
+    let scale = ["scale", "taloscontrolplane/demo-control-plane", "--replicas", "1", "-n", "team", "--timeout", "90s"];
+    world
+        .survive(
+            &scale,
+            &[
+                C(T, "EtcdLeaveCluster", Before),
+                C(T, "EtcdLeaveCluster", After),
+                C(V, "PowerOffVM_Task", After),
+                C(V, "Destroy_Task", Before),
+                G("infrastructure.cluster.x-k8s.io/v1beta2", "VSphereVM", "vspherevms", "demo"),
+                G("cluster.x-k8s.io/v1beta2", "Machine", "machines", "demo"),
+            ],
+        )
+        .await;
+    world.rest("after the control plane shrank", 1);
+    // And all of it goes: steps that only touch Kubernetes.
+    world
+        .survive(
+            &["delete", "cluster", "demo", "-n", "team", "--yes", "--timeout", "90s"],
+            &[
+                G("infrastructure.cluster.x-k8s.io/v1beta2", "VSphereVM", "vspherevms", "demo"),
+                G("cluster.x-k8s.io/v1beta2", "Cluster", "clusters", "demo"),
+            ],
+        )
+        .await;
+    world.rest("after deletion", 0);
     kills += world.kills;
-    assert!(kills >= 40, "{kills} kills");
+    drop(world);
+    // Workers that go one by one, with the claims and objects of each.
+    let mut world = World::start(&["CONTROL_PLANE_MACHINE_COUNT=1", "WORKER_MACHINE_COUNT=3"]).await;
+    world.survive(UP, &[]).await;
+    for (replicas, at) in [
+        ("2", G("ipam.cluster.x-k8s.io/v1beta2", "IPAddress", "ipaddresses", "demo")),
+        ("1", C(K, "delete", Before)),
+        ("2", C(K, "patch", After)),
+        ("1", C(K, "delete", After)),
+        ("2", C(K, "patch", Before)),
+    ] {
+        let scale = ["scale", "machinedeployment/demo-workers", "--replicas", replicas, "-n", "team", "--timeout", "90s"];
+        world.survive(&scale, &[at]).await;
+    }
+    world.rest("after the workers went and came", 3);
+    // A cluster that is deleted while its machines are being cloned: the clone that nobody recorded is found.
+    let up = world.shell.start(UP);
+    assert!(tokio::task::block_in_place(|| up.wait()).success());
+    let grow = ["scale", "machinedeployment/demo-workers", "--replicas", "4", "-n", "team", "--timeout", "90s"];
+    world.die(&grow, &C(V, "CloneVM_Task", After)).await;
+    world.survive(&["delete", "cluster", "demo", "-n", "team", "--yes", "--timeout", "90s"], &[C(V, "Destroy_Task", Before)]).await;
+    world.rest("after a deletion in the middle of a clone", 0);
+    kills += world.kills;
+    assert!(kills >= 60, "{kills} kills");
 }
