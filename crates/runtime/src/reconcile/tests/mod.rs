@@ -444,7 +444,7 @@ async fn the_end_lets_running_reconciles_finish_and_starts_no_more() {
     let controller = world.controller(move |_, _| {
         let (count, clock) = (Arc::clone(&count), clock.clone());
         Box::pin(async move {
-            clock.sleep(Duration::from_secs(5)).await;
+            clock.sleep(Duration::from_secs(2)).await;
             count.fetch_add(1, Ordering::SeqCst);
             Ok(Action::Done)
         })
