@@ -189,6 +189,11 @@ impl External {
         (reason.is_some() || message.is_some()).then(|| (reason.unwrap_or_default(), message.unwrap_or_default()))
     }
 
+    /// Whether both read the same, whatever else changed in the object.
+    fn is_alike(&self, other: &Self) -> bool {
+        self.spec == other.spec && self.status == other.status && !crate::change::of_metadata(&self.metadata, &other.metadata)
+    }
+
     /// Whether it is being deleted.
     pub fn is_deleting(&self) -> bool {
         self.metadata.deletion_timestamp.is_some()
@@ -304,6 +309,10 @@ impl Externals {
     fn tap(&self, store: &Store<External>, (group, kind): &(String, String)) {
         let (taps, group, kind) = (Arc::clone(&self.taps), group.clone(), kind.clone());
         store.subscribe(move |old, new| {
+            // Most of what a provider writes is nothing that the contract knows.
+            if old.zip(new).is_some_and(|(old, new)| old.is_alike(new)) {
+                return;
+            }
             let Some(object) = new.or(old) else { return };
             let name = ExternalKey { group: group.clone(), kind: kind.clone(), key: ObjectKey::of(&object.metadata) };
             let taps = taps.lock().unwrap_or_else(PoisonError::into_inner).clone();

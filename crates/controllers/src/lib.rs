@@ -17,6 +17,7 @@
 //! To add a controller: a folder with a `start(&Wiring) -> Started`, a `mod` line and a line in [`REGISTRATIONS`].
 
 pub mod aggregate;
+pub mod change;
 pub mod clone;
 pub mod cluster;
 pub mod clusterresourceset;

@@ -62,7 +62,9 @@ pub fn start(wiring: &Wiring) -> Started {
         .controller(NAME, reconciler)
         .watches(move |secret: &Secret| of_secret(&secret.metadata))
         .watches(move |config_map: &ConfigMap| of_config_map(&config_map.metadata))
-        .watches(move |cluster: &Cluster| for_clusters(cluster.metadata.namespace.as_deref().unwrap_or_default()))
+        .watches_when(crate::change::of_cluster, move |cluster: &Cluster| {
+            for_clusters(cluster.metadata.namespace.as_deref().unwrap_or_default())
+        })
         .watches(move |binding: &ClusterResourceSetBinding| for_bindings(binding.metadata.namespace.as_deref().unwrap_or_default()));
     let waker = controller.waker();
     wiring.workload.subscribe(Arc::new(move |change| {

@@ -290,7 +290,9 @@ fn wire<K: PoolKind>(wiring: &Wiring, name: &str) -> Started {
         .watches(move |address: &IPAddress| keys(address.metadata.namespace.as_ref(), &address.spec.pool_ref))
         .watches(move |claim: &IPAddressClaim| keys(claim.metadata.namespace.as_ref(), &claim.spec.pool_ref))
         // An endpoint counts for the number of free addresses.
-        .watches(move |cluster: &Cluster| endpoint_keys(cluster.spec.control_plane_endpoint.host.as_deref(), &all))
+        .watches_when(crate::change::of_cluster, move |cluster: &Cluster| {
+            endpoint_keys(cluster.spec.control_plane_endpoint.host.as_deref(), &all)
+        })
         .watches(move |cluster: &VSphereCluster| endpoint_keys(cluster.spec.control_plane_endpoint.host.as_deref(), &all_of_vsphere));
     wiring.started(controller)
 }

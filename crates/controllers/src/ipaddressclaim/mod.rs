@@ -58,7 +58,7 @@ pub fn start(wiring: &Wiring) -> Started {
         })
         .watches(move |pool: &InClusterIPPool| waiting(&local, pool))
         .watches(move |pool: &GlobalInClusterIPPool| waiting(&global, pool))
-        .watches(move |cluster: &Cluster| waiting_of(&of_cluster, cluster.metadata.namespace.as_deref()))
+        .watches_when(crate::change::of_cluster, move |cluster: &Cluster| waiting_of(&of_cluster, cluster.metadata.namespace.as_deref()))
         .watches(move |cluster: &VSphereCluster| waiting_of(&of_vsphere, cluster.metadata.namespace.as_deref()))
         .watches(move |plane: &TalosControlPlane| waiting_of(&of_plane, plane.metadata.namespace.as_deref()))
         .reads(&planes)

@@ -56,7 +56,7 @@ pub fn start(wiring: &Wiring) -> Started {
     let of_changed = of_cluster.clone();
     let controller = wiring
         .controller(NAME, Machines { act, store: store.clone() })
-        .watches(move |cluster: &Cluster| {
+        .watches_when(crate::change::of_cluster, move |cluster: &Cluster| {
             let key = ObjectKey::of(&cluster.metadata);
             of_changed(key.namespace(), &key.name)
         })

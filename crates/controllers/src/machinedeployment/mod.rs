@@ -61,7 +61,7 @@ pub fn start(wiring: &Wiring) -> Started {
             let key = deployment.map(|owner| ObjectKey { namespace: machine.metadata.namespace.clone(), name: owner.name.clone() });
             key.into_iter().collect()
         })
-        .watches(move |cluster: &Cluster| {
+        .watches_when(crate::change::of_cluster, move |cluster: &Cluster| {
             let key = ObjectKey::of(&cluster.metadata);
             let all = store.in_namespace(key.namespace());
             let of_cluster = all.iter().filter(|deployment| deployment.spec.cluster_name == key.name);

@@ -49,7 +49,7 @@ pub fn start(wiring: &Wiring) -> Started {
         .watches(move |machine: &Machine| {
             for_machines(machine.metadata.namespace.as_deref().unwrap_or_default(), &machine.spec.cluster_name)
         })
-        .watches(move |cluster: &Cluster| {
+        .watches_when(crate::change::of_cluster, move |cluster: &Cluster| {
             let key = ObjectKey::of(&cluster.metadata);
             for_clusters(key.namespace(), &key.name)
         })

@@ -77,7 +77,7 @@ pub fn start(wiring: &Wiring) -> Started {
             let sets = of_deployment.owned_by(deployment.metadata.uid.as_deref().unwrap_or_default());
             sets.iter().map(|set| ObjectKey::of(&set.metadata)).collect()
         })
-        .watches(move |cluster: &Cluster| {
+        .watches_when(crate::change::of_cluster, move |cluster: &Cluster| {
             let key = ObjectKey::of(&cluster.metadata);
             of_cluster.of_cluster(key.namespace(), &key.name).iter().map(|set| ObjectKey::of(&set.metadata)).collect()
         })

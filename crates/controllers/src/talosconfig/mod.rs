@@ -44,8 +44,8 @@ pub fn start(wiring: &Wiring) -> Started {
     let (by_machine, by_cluster, by_secret) = (configs.clone(), configs.clone(), configs);
     let controller = wiring
         .controller(NAME, reconciler)
-        .watches(move |machine: &Machine| woken_by_machine(&by_machine, machine))
-        .watches(move |cluster: &Cluster| {
+        .watches_when(crate::change::of_machine_or_addresses, move |machine: &Machine| woken_by_machine(&by_machine, machine))
+        .watches_when(crate::change::of_cluster, move |cluster: &Cluster| {
             let key = ObjectKey::of(&cluster.metadata);
             by_cluster.of_cluster(key.namespace(), &key.name).iter().map(|config| ObjectKey::of(&config.metadata)).collect()
         })

@@ -86,7 +86,7 @@ pub fn start(wiring: &Wiring) -> Started {
     let controller = wiring
         .controller(NAME, reconciler)
         .owns::<Machine>()
-        .watches(|cluster: &Cluster| control_plane_of(cluster).into_iter().collect())
+        .watches_when(crate::change::of_cluster, |cluster: &Cluster| control_plane_of(cluster).into_iter().collect())
         .watches(move |secret: &Secret| {
             let name = secret.metadata.name.as_deref().unwrap_or_default();
             let cluster = name.strip_suffix("-talos").or_else(|| name.strip_suffix("-kubeconfig"));

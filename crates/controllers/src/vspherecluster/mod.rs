@@ -54,6 +54,7 @@ pub fn start(wiring: &Wiring) -> Started {
         let found = name.map(|name| store.of_cluster(namespace, name)).unwrap_or_default();
         found.iter().map(|object| ObjectKey::of(&object.metadata)).collect::<Vec<_>>()
     };
+    let metadata = |old: &VSphereMachine, new: &VSphereMachine| crate::change::of_metadata(&old.metadata, &new.metadata);
     let by_secret = store.clone();
     let by_machine = store.clone();
     let by_cluster = store.clone();
@@ -63,8 +64,10 @@ pub fn start(wiring: &Wiring) -> Started {
             let key = ObjectKey::of(&secret.metadata).to_string();
             by_secret.indexed(BY_SECRET, &key).iter().map(|object| ObjectKey::of(&object.metadata)).collect()
         })
-        .watches(move |machine: &VSphereMachine| of_cluster(&machine.metadata, cluster_name(&machine.metadata), &by_machine))
-        .watches(move |cluster: &Cluster| of_cluster(&cluster.metadata, cluster.metadata.name.as_deref(), &by_cluster));
+        .watches_when(metadata, move |machine: &VSphereMachine| of_cluster(&machine.metadata, cluster_name(&machine.metadata), &by_machine))
+        .watches_when(crate::change::of_cluster, move |cluster: &Cluster| {
+            of_cluster(&cluster.metadata, cluster.metadata.name.as_deref(), &by_cluster)
+        });
     let waker = controller.waker();
     wiring.vcenters.subscribe(Arc::new(move |server, change| {
         if *change == Change::Link {

@@ -41,13 +41,15 @@ pub fn start(wiring: &Wiring) -> Started {
     let controller = wiring
         .controller(NAME, reconciler)
         .owns::<VSphereVM>()
-        .watches(|machine: &Machine| {
+        .watches_when(crate::change::of_machine, |machine: &Machine| {
             let reference = &machine.spec.infrastructure_ref;
             let is_ours = reference.kind == "VSphereMachine" && reference.api_group == INFRASTRUCTURE_GROUP;
             let key = ObjectKey { namespace: machine.metadata.namespace.clone(), name: reference.name.clone() };
             if is_ours { vec![key] } else { Vec::new() }
         })
-        .watches(move |cluster: &Cluster| members(&by_cluster, cluster.metadata.namespace.as_deref(), cluster.metadata.name.as_deref()))
+        .watches_when(crate::change::of_cluster, move |cluster: &Cluster| {
+            members(&by_cluster, cluster.metadata.namespace.as_deref(), cluster.metadata.name.as_deref())
+        })
         .watches(move |object: &VSphereCluster| {
             members(&by_infrastructure, object.metadata.namespace.as_deref(), cluster_name(&object.metadata))
         })

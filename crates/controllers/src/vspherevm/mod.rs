@@ -79,12 +79,15 @@ pub fn start(wiring: &Wiring) -> Started {
         let found = cluster.map(|cluster| store.of_cluster(namespace.unwrap_or_default(), cluster)).unwrap_or_default();
         found.iter().map(|object| ObjectKey::of(&object.metadata)).collect::<Vec<_>>()
     };
+    let metadata = |old: &VSphereMachine, new: &VSphereMachine| crate::change::of_metadata(&old.metadata, &new.metadata);
     let (by_cluster, by_infrastructure, by_bootstrap) = (store.clone(), store.clone(), store.clone());
     let controller = wiring
         .controller(NAME, reconciler)
         .owns::<IPAddressClaim>()
         .reads(&addresses)
-        .watches(move |cluster: &Cluster| members(&by_cluster, cluster.metadata.namespace.as_deref(), cluster.metadata.name.as_deref()))
+        .watches_when(crate::change::of_cluster, move |cluster: &Cluster| {
+            members(&by_cluster, cluster.metadata.namespace.as_deref(), cluster.metadata.name.as_deref())
+        })
         .watches(move |object: &VSphereCluster| {
             members(&by_infrastructure, object.metadata.namespace.as_deref(), cluster_name(&object.metadata))
         })
@@ -92,7 +95,7 @@ pub fn start(wiring: &Wiring) -> Started {
             let key = ObjectKey::of(&secret.metadata).to_string();
             by_bootstrap.indexed(BY_BOOTSTRAP, &key).iter().map(|object| ObjectKey::of(&object.metadata)).collect()
         })
-        .watches(|machine: &VSphereMachine| {
+        .watches_when(metadata, |machine: &VSphereMachine| {
             // The VSphereVM is told by its owner; a machine that is being deleted or paused shows there.
             let owner = machine.metadata.owner_references.iter().flatten().find(|owner| owner.kind == "Machine");
             owner.map(|owner| ObjectKey { namespace: machine.metadata.namespace.clone(), name: owner.name.clone() }).into_iter().collect()

@@ -217,11 +217,38 @@ impl<R: Reconciler> Controller<R> {
         self.watches_store(&store, keys)
     }
 
+    /// As [`Controller::watches`], for those changes only of which `matters`, asked for the object as it was and as it is, says so. It must
+    /// say so of everything that the reconciler reads.
+    #[must_use]
+    pub fn watches_when<K: Object>(
+        self,
+        matters: impl Fn(&K, &K) -> bool + Send + Sync + 'static,
+        keys: impl Fn(&K) -> Vec<ObjectKey> + Send + Sync + 'static,
+    ) -> Self
+    where
+        K::DynamicType: Default,
+    {
+        let store = self.stores.get::<K>();
+        self.watches_changes(&store, matters, keys)
+    }
+
     /// As [`Controller::watches`], over a given store.
     #[must_use]
-    pub fn watches_store<K: Object>(mut self, store: &Store<K>, keys: impl Fn(&K) -> Vec<ObjectKey> + Send + Sync + 'static) -> Self {
+    pub fn watches_store<K: Object>(self, store: &Store<K>, keys: impl Fn(&K) -> Vec<ObjectKey> + Send + Sync + 'static) -> Self {
+        self.watches_changes(store, |_, _| true, keys)
+    }
+
+    fn watches_changes<K: Object>(
+        mut self,
+        store: &Store<K>,
+        matters: impl Fn(&K, &K) -> bool + Send + Sync + 'static,
+        keys: impl Fn(&K) -> Vec<ObjectKey> + Send + Sync + 'static,
+    ) -> Self {
         let shared = Arc::clone(&self.shared);
         store.subscribe(move |old, new| {
+            if old.zip(new).is_some_and(|(old, new)| !matters(old, new)) {
+                return;
+            }
             let before = old.map(|old| keys(old)).unwrap_or_default();
             let now = new.map(|new| keys(new)).unwrap_or_default();
             for key in before.iter().filter(|key| !now.contains(key)).chain(&now) {

@@ -122,6 +122,26 @@ async fn a_change_runs_the_key_again_and_a_deletion_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn only_changes_that_matter_wake_those_who_only_read() {
+    let world = World::new(Fake::default(), 1);
+    let matters = |old: &ConfigMap, new: &ConfigMap| {
+        let read = |map: &ConfigMap| map.data.as_ref().and_then(|data| data.get("read").cloned());
+        read(old) != read(new)
+    };
+    let reader = |_: &ConfigMap| vec![ObjectKey::namespaced("default", "reader")];
+    world.start(world.controller(|_, _| done()).watches_when(matters, reader));
+    world.pass(SHORT).await;
+    for data in [json!({"read": "1"}), json!({"read": "1", "other": "1"}), json!({"read": "2", "other": "1"})] {
+        world.fake.config_map("a", &data);
+        world.pass(SHORT).await;
+    }
+    world.fake.remove("a");
+    world.pass(SHORT).await;
+    assert_eq!(world.times_of("a").len(), 4);
+    assert_eq!(world.times_of("reader").len(), 3, "made, changed in what is read, gone");
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_asked_of_the_server_while_nothing_changes() {
     let fake = Fake::default();
     fake.config_map("a", &json!({}));
