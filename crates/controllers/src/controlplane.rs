@@ -17,18 +17,47 @@ use talos::secrets::{Bundle, SecretsError};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnusableBundle(pub String);
 
-/// The bundle of a Secret, or why there is none.
-type Parsed = Result<Arc<Bundle>, UnusableBundle>;
+/// What Secrets were read as, so that each is read once for each of its versions: by uid, with the version that was read. Clones share it.
+pub struct Readings<T>(Arc<Mutex<BTreeMap<String, (String, T)>>>);
 
-/// Parsed bundles, so that a Secret is parsed once for each of its versions: by uid, with the version that was parsed.
-#[derive(Clone, Default)]
-pub struct Bundles(Arc<Mutex<BTreeMap<String, (String, Parsed)>>>);
-
-impl std::fmt::Debug for Bundles {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Bundles")
+impl<T> Default for Readings<T> {
+    fn default() -> Self {
+        Self(Arc::default())
     }
 }
+
+impl<T> Clone for Readings<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> std::fmt::Debug for Readings<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Readings")
+    }
+}
+
+impl<T: Clone> Readings<T> {
+    /// What `read` makes of this Secret, now or when this version of it was first seen.
+    pub fn of(&self, secret: &Secret, read: impl FnOnce(&Secret) -> T) -> T {
+        let uid = secret.metadata.uid.clone().unwrap_or_default();
+        let version = secret.metadata.resource_version.clone().unwrap_or_default();
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, reading)) = known.get(&uid)
+            && *at == version
+        {
+            return reading.clone();
+        }
+        let reading = read(secret);
+        known.insert(uid, (version, reading.clone()));
+        reading
+    }
+}
+
+/// Bundles that were read.
+#[derive(Clone, Debug, Default)]
+pub struct Bundles(Readings<Result<Arc<Bundle>, UnusableBundle>>);
 
 impl Bundles {
     /// The bundle in a Secret.
@@ -36,18 +65,10 @@ impl Bundles {
     /// # Errors
     /// Saying which part cannot be used, never its content.
     pub fn read(&self, secret: &Secret) -> Result<Arc<Bundle>, UnusableBundle> {
-        let uid = secret.metadata.uid.clone().unwrap_or_default();
-        let version = secret.metadata.resource_version.clone().unwrap_or_default();
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, bundle)) = known.get(&uid)
-            && *at == version
-        {
-            return bundle.clone();
-        }
-        let name = secret.metadata.name.clone().unwrap_or_default();
-        let bundle = parse(secret).map(Arc::new).map_err(|reason| UnusableBundle(format!("Secret {name}: {reason}")));
-        known.insert(uid, (version, bundle.clone()));
-        bundle
+        self.0.of(secret, |secret| {
+            let name = secret.metadata.name.clone().unwrap_or_default();
+            parse(secret).map(Arc::new).map_err(|reason| UnusableBundle(format!("Secret {name}: {reason}")))
+        })
     }
 }
 

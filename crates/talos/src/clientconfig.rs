@@ -3,6 +3,8 @@
 //! Endpoints are control planes' own addresses, never the VIP: it is gone when etcd has no quorum, exactly when this file is needed.
 //! Certificates are valid from a little before now, because a node whose clock is behind would refuse one from now.
 
+use std::sync::OnceLock;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp};
@@ -45,6 +47,8 @@ pub struct ClientIdentity {
     /// PEM.
     pub certificate: String,
     pub key: PrivateKey,
+    /// From when until when the certificate holds, once somebody asked; none when it cannot be read.
+    life: OnceLock<Option<(Timestamp, Timestamp)>>,
 }
 
 impl std::fmt::Debug for ClientIdentity {
@@ -82,7 +86,7 @@ impl ClientIdentity {
             not_after: now.checked_add(LIFETIME).unwrap_or(Timestamp::MAX),
         };
         let certificate = authority.issue(&leaf, &key, random)?;
-        Ok(Self { ca: authority.certificate_pem.clone(), certificate: certificate_to_pem(&certificate), key })
+        Ok(Self { ca: authority.certificate_pem.clone(), certificate: certificate_to_pem(&certificate), key, life: OnceLock::new() })
     }
 
     /// What the certificate says: roles as organizations, and until when it holds.
@@ -93,9 +97,14 @@ impl ClientIdentity {
         Facts::read(&certificate_from_pem(&self.certificate)?)
     }
 
+    /// From when until when the certificate holds; none when it cannot be read.
+    pub fn life(&self) -> Option<(Timestamp, Timestamp)> {
+        *self.life.get_or_init(|| self.facts().ok().map(|facts| (facts.not_before, facts.not_after)))
+    }
+
     /// Whether seven tenths of its life are over, or it cannot be read: time for a new one.
     pub fn is_due(&self, now: Timestamp) -> bool {
-        self.facts().map_or(true, |facts| is_due(facts.not_before, facts.not_after, now))
+        self.life().is_none_or(|(not_before, not_after)| is_due(not_before, not_after, now))
     }
 }
 
@@ -155,7 +164,7 @@ impl ClientConfig {
         Ok(Self {
             context: name.to_owned(),
             endpoints: texts("endpoints"),
-            identity: ClientIdentity { ca: pem("ca")?, certificate: pem("crt")?, key },
+            identity: ClientIdentity { ca: pem("ca")?, certificate: pem("crt")?, key, life: OnceLock::new() },
             proxy_url: context.get("proxy-url").and_then(Value::as_str).map(str::to_owned),
         })
     }

@@ -88,17 +88,37 @@ pub async fn generate(
     Ok(yaml::write(&document, Layout::Sorted))
 }
 
-/// Whether a kubeconfig is to be made anew: for another server or proxy, by another authority, or seven tenths through its life.
-pub fn is_stale(kubeconfig: &str, input: &KubeconfigInput<'_>, authority: &PemPair, now: Timestamp) -> bool {
-    let Some(document) = yaml::read(kubeconfig).ok().and_then(|documents| documents.into_iter().next()) else { return true };
-    let text = |path: &str| document.pointer(path).and_then(Value::as_str);
-    let decoded = |path: &str| String::from_utf8(STANDARD.decode(text(path)?).ok()?).ok();
-    if text("/clusters/0/cluster/server") != Some(input.server) || text("/clusters/0/cluster/proxy-url") != input.proxy_url {
-        return true;
+/// What of a kubeconfig decides whether it is to be made anew.
+#[derive(Clone, Debug)]
+pub struct Written {
+    server: Option<String>,
+    proxy_url: Option<String>,
+    /// PEM.
+    authority: Option<String>,
+    /// From when until when its certificate holds.
+    life: Option<(Timestamp, Timestamp)>,
+}
+
+impl Written {
+    /// Reads a kubeconfig; none when it is not YAML.
+    pub fn read(kubeconfig: &str) -> Option<Self> {
+        let document = yaml::read(kubeconfig).ok()?.into_iter().next()?;
+        let text = |path: &str| document.pointer(path).and_then(Value::as_str);
+        let decoded = |path: &str| String::from_utf8(STANDARD.decode(text(path)?).ok()?).ok();
+        let facts = decoded("/users/0/user/client-certificate-data").and_then(|pem| Facts::read(&certificate_from_pem(&pem).ok()?).ok());
+        Some(Self {
+            server: text("/clusters/0/cluster/server").map(str::to_owned),
+            proxy_url: text("/clusters/0/cluster/proxy-url").map(str::to_owned),
+            authority: decoded("/clusters/0/cluster/certificate-authority-data"),
+            life: facts.map(|facts| (facts.not_before, facts.not_after)),
+        })
     }
-    if decoded("/clusters/0/cluster/certificate-authority-data").as_deref() != Some(authority.certificate.as_str()) {
-        return true;
+
+    /// Whether it is to be made anew: for another server or proxy, by another authority, or seven tenths through its life.
+    pub fn is_stale(&self, input: &KubeconfigInput<'_>, authority: &PemPair, now: Timestamp) -> bool {
+        self.server.as_deref() != Some(input.server)
+            || self.proxy_url.as_deref() != input.proxy_url
+            || self.authority.as_deref() != Some(authority.certificate.as_str())
+            || self.life.is_none_or(|(not_before, not_after)| is_due(not_before, not_after, now))
     }
-    let facts = decoded("/users/0/user/client-certificate-data").and_then(|pem| Facts::read(&certificate_from_pem(&pem).ok()?).ok());
-    facts.is_none_or(|facts| is_due(facts.not_before, facts.not_after, now))
 }

@@ -15,7 +15,7 @@ use kube::Resource as _;
 use runtime::reconcile::{Action, Error, EventType, ObjectKey, Reconciler, Recorder, Store};
 use talos::clientconfig::ClientConfig;
 
-use crate::controlplane::{self, Bundles, is_control_plane};
+use crate::controlplane::{self, Bundles, Readings, is_control_plane};
 use crate::edit::{cluster_name, controller_reference};
 use crate::{Started, Wiring};
 use act::{Act, ActError};
@@ -29,6 +29,7 @@ struct Configs {
     act: Act,
     machines: Store<Machine>,
     clusters: Store<Cluster>,
+    clients: Readings<Result<Arc<ClientConfig>, String>>,
     recorder: Recorder,
 }
 
@@ -39,8 +40,13 @@ pub fn start(wiring: &Wiring) -> Started {
     let machines = wiring.stores.get::<Machine>();
     let clusters = wiring.stores.get::<Cluster>();
     let act = Act { wiring: wiring.clone(), configs: configs.clone(), secrets, bundles: Bundles::default(), making: Arc::default() };
-    let reconciler =
-        Configs { act, machines: machines.clone(), clusters: clusters.clone(), recorder: wiring.recorder.of("talosconfig-controller") };
+    let reconciler = Configs {
+        act,
+        machines: machines.clone(),
+        clusters: clusters.clone(),
+        clients: Readings::default(),
+        recorder: wiring.recorder.of("talosconfig-controller"),
+    };
     let (by_machine, by_cluster, by_secret) = (configs.clone(), configs.clone(), configs);
     let controller = wiring
         .controller(NAME, reconciler)
@@ -105,8 +111,10 @@ impl Configs {
                 secret(given.unwrap_or_else(|| secrets::bootstrap_data(machine.metadata.name.as_deref().unwrap_or_default())))
             })),
             client: secret(secrets::talosconfig(&name)).map(|secret| {
-                let text = controlplane::text(&secret, secrets::TALOSCONFIG).unwrap_or_default();
-                ClientConfig::from_yaml(text).map(Arc::new).map_err(|error| error.to_string())
+                self.clients.of(&secret, |secret| {
+                    let text = controlplane::text(secret, secrets::TALOSCONFIG).unwrap_or_default();
+                    ClientConfig::from_yaml(text).map(Arc::new).map_err(|error| error.to_string())
+                })
             }),
             now: wiring.clock.now_seconds(),
             defects: wiring.defects.clone(),
@@ -177,9 +185,9 @@ impl Reconciler for Configs {
 /// Run again when the client certificate is due.
 fn renewal(observed: &Observed) -> Action {
     let Some(Ok(client)) = &observed.client else { return Action::Done };
-    let Ok(facts) = client.identity.facts() else { return Action::Done };
-    let life = facts.not_after.duration_since(facts.not_before).as_secs();
-    let age = observed.now.duration_since(facts.not_before).as_secs();
+    let Some((not_before, not_after)) = client.identity.life() else { return Action::Done };
+    let life = not_after.duration_since(not_before).as_secs();
+    let age = observed.now.duration_since(not_before).as_secs();
     let left = (life / 10 * 7 + 10).saturating_sub(age).max(60);
     Action::RequeueAfter(std::time::Duration::from_secs(u64::try_from(left).unwrap_or(3600)))
 }

@@ -25,11 +25,11 @@ use kube::Resource as _;
 use runtime::reconcile::{Action, Error, EventType, ObjectKey, Reconciler, Recorder, Store};
 use talos::client::ClientIdentity;
 use talos::clientconfig::ADMIN;
-use talos::kubeconfig::{KubeconfigInput, is_stale};
+use talos::kubeconfig::{KubeconfigInput, Written};
 use talos::secrets::Bundle;
 
 use crate::contract::ExternalKey;
-use crate::controlplane::{self, Bundles, address, endpoint_host};
+use crate::controlplane::{self, Bundles, Readings, address, endpoint_host};
 use crate::edit::controller_reference;
 use crate::{Started, Wiring};
 use act::{Act, CreationError, Means, Outcome};
@@ -47,6 +47,7 @@ struct ControlPlanes {
     act: Act,
     clusters: Store<Cluster>,
     bundles: Bundles,
+    kubeconfigs: Readings<Option<Arc<Written>>>,
     probes: Probes,
     /// Client certificates by cluster, with the authority that issued each.
     identities: Mutex<BTreeMap<ObjectKey, ClientIdentity>>,
@@ -78,6 +79,7 @@ pub fn start(wiring: &Wiring) -> Started {
         act,
         clusters: clusters.clone(),
         bundles: Bundles::default(),
+        kubeconfigs: Readings::default(),
         probes: Probes::new(wiring.clock.clone(), Arc::clone(&wiring.talos)),
         identities: Mutex::default(),
         recorder: wiring.recorder.of("taloscontrolplane-controller"),
@@ -143,8 +145,11 @@ impl ControlPlanes {
     /// The client certificate for a cluster's nodes; a new one when there is none, it nears its end, or the authority is another one.
     async fn identity(&self, cluster: &ObjectKey, bundle: &Bundle) -> Result<ClientIdentity, Error> {
         let now = self.act.wiring.clock.now_seconds();
-        let known = self.identities.lock().unwrap_or_else(PoisonError::into_inner).get(cluster).cloned();
-        if let Some(identity) = known.filter(|identity| identity.ca == bundle.os.certificate && !identity.is_due(now)) {
+        let known = {
+            let identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
+            identities.get(cluster).filter(|identity| identity.ca == bundle.os.certificate && !identity.is_due(now)).cloned()
+        };
+        if let Some(identity) = known {
             return Ok(identity);
         }
         let wiring = &self.act.wiring;
@@ -208,8 +213,9 @@ impl ControlPlanes {
         let Some(secret) = self.act.secrets.get_in(namespace, &secrets::kubeconfig(name)) else { return Kubeconfig::Absent };
         let wiring = &self.act.wiring;
         let input = KubeconfigInput { cluster_name: name, server: &server, proxy_url: wiring.workload_proxy.as_deref() };
-        let text = controlplane::text(&secret, secrets::VALUE).unwrap_or_default();
-        let is_stale = is_stale(text, &input, &bundle.kubernetes, wiring.clock.now_seconds());
+        let read = |secret: &Secret| Written::read(controlplane::text(secret, secrets::VALUE).unwrap_or_default()).map(Arc::new);
+        let written = self.kubeconfigs.of(&secret, read);
+        let is_stale = written.is_none_or(|written| written.is_stale(&input, &bundle.kubernetes, wiring.clock.now_seconds()));
         if is_stale { Kubeconfig::Stale } else { Kubeconfig::Fresh }
     }
 

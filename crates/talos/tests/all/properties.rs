@@ -128,11 +128,12 @@ fn client_credentials_are_backdated_and_read_back() {
         let input = KubeconfigInput { cluster_name: "c", server: "https://c:6443", proxy_url: None };
         let text = kubeconfig::generate(&input, &bundle.kubernetes, &*world.keys, &world.random, &world.clock).await.unwrap();
         assert!(text.contains("current-context: c-admin@c\n"));
-        assert!(!kubeconfig::is_stale(&text, &input, &bundle.kubernetes, now));
-        assert!(kubeconfig::is_stale(&text, &KubeconfigInput { server: "https://d:6443", ..input.clone() }, &bundle.kubernetes, now));
-        assert!(kubeconfig::is_stale(&text, &KubeconfigInput { proxy_url: Some("http://p:1"), ..input.clone() }, &bundle.kubernetes, now));
-        assert!(kubeconfig::is_stale(&text, &input, &bundle.etcd, now));
-        assert!(kubeconfig::is_stale(&text, &input, &bundle.kubernetes, now + jiff::SignedDuration::from_hours(6200)));
+        let written = kubeconfig::Written::read(&text).unwrap();
+        assert!(!written.is_stale(&input, &bundle.kubernetes, now));
+        assert!(written.is_stale(&KubeconfigInput { server: "https://d:6443", ..input.clone() }, &bundle.kubernetes, now));
+        assert!(written.is_stale(&KubeconfigInput { proxy_url: Some("http://p:1"), ..input.clone() }, &bundle.kubernetes, now));
+        assert!(written.is_stale(&input, &bundle.etcd, now));
+        assert!(written.is_stale(&input, &bundle.kubernetes, now + jiff::SignedDuration::from_hours(6200)));
     });
 }
 
