@@ -35,7 +35,16 @@ pub fn difference(old: &Value, new: &Value) -> Option<Value> {
 ///
 /// # Errors
 /// As the API answers; a conflict when the object changed since `object` was read.
-pub async fn patch<K: Object, S: Serialize>(store: &Store<K>, object: &K, old: Option<&S>, new: &S) -> Result<Option<Arc<K>>, ApiError> {
+pub async fn patch<K: Object, S: Serialize + PartialEq>(
+    store: &Store<K>,
+    object: &K,
+    old: Option<&S>,
+    new: &S,
+) -> Result<Option<Arc<K>>, ApiError> {
+    // Most passes change nothing, which is seen without writing either down.
+    if old == Some(new) {
+        return Ok(None);
+    }
     let as_json = |status: &S| serde_json::to_value(status).unwrap_or_default();
     let Some(change) = difference(&old.map_or_else(|| json!({}), as_json), &as_json(new)) else { return Ok(None) };
     let meta = object.meta();
