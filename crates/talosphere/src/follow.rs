@@ -3,12 +3,18 @@
 //! The objects come by watches, so that nothing is asked while nothing changes. When the process that owns the API goes away, the
 //! session finds or becomes the next owner and following goes on.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::api::{ApiResource, DynamicObject};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::ApiResource;
 use runtime::reconcile::{Link, Store, Stores};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -17,10 +23,63 @@ use crate::problem::{Code, Problem};
 use crate::seams::Seams;
 use crate::tree::{Node, Objects};
 
+/// An object of any kind, read once and shared by every look at it.
+#[derive(Clone)]
+struct Shown {
+    metadata: ObjectMeta,
+    /// The whole object.
+    value: Arc<Value>,
+}
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Never the content: it may be a Secret's.
+        f.debug_tuple("Shown").field(&self.metadata.name).finish()
+    }
+}
+
+impl<'de> Deserialize<'de> for Shown {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let metadata = value.get("metadata").map(ObjectMeta::deserialize).transpose().map_err(D::Error::custom)?;
+        Ok(Self { metadata: metadata.unwrap_or_default(), value: Arc::new(value) })
+    }
+}
+
+impl Serialize for Shown {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.value.serialize(serializer)
+    }
+}
+
+impl kube::Resource for Shown {
+    type DynamicType = ApiResource;
+    type Scope = kube::core::DynamicResourceScope;
+
+    fn kind(resource: &ApiResource) -> Cow<'_, str> {
+        resource.kind.as_str().into()
+    }
+    fn group(resource: &ApiResource) -> Cow<'_, str> {
+        resource.group.as_str().into()
+    }
+    fn version(resource: &ApiResource) -> Cow<'_, str> {
+        resource.version.as_str().into()
+    }
+    fn plural(resource: &ApiResource) -> Cow<'_, str> {
+        resource.plural.as_str().into()
+    }
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
 /// Watches over kinds of objects.
 #[derive(Debug)]
 pub struct Follower {
-    stores: Vec<Store<DynamicObject>>,
+    stores: Vec<Store<Shown>>,
     changed: Arc<Notify>,
     token: CancellationToken,
 }
@@ -37,10 +96,10 @@ impl Follower {
         let token = CancellationToken::new();
         let stores = Stores::new(client, seams.clock.clone(), &seams.random.child("follower"), token.clone());
         let changed = Arc::new(Notify::new());
-        let stores: Vec<Store<DynamicObject>> = kinds
+        let stores: Vec<Store<Shown>> = kinds
             .iter()
             .map(|resource| {
-                let store: Store<DynamicObject> = stores.dynamic(resource.clone());
+                let store: Store<Shown> = stores.dynamic(resource.clone());
                 let notify = changed.clone();
                 store.subscribe(move |_, _| notify.notify_one());
                 let (notify, mut links, token) = (changed.clone(), store.links(), token.clone());
@@ -78,11 +137,9 @@ impl Follower {
     pub fn objects(&self, namespace: &str) -> Objects {
         let mut objects = Objects::default();
         for store in &self.stores {
-            let ours = |object: &&Arc<DynamicObject>| object.metadata.namespace.as_deref().unwrap_or_default() == namespace;
+            let ours = |object: &&Arc<Shown>| object.metadata.namespace.as_deref().unwrap_or_default() == namespace;
             for object in store.all().iter().filter(ours) {
-                if let Ok(value) = serde_json::to_value(&**object) {
-                    objects.put(store.kind(), value);
-                }
+                objects.put(store.kind(), object.value.clone());
             }
         }
         objects

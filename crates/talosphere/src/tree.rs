@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use kube::api::ApiResource;
 use serde_json::{Value, json};
@@ -74,26 +75,27 @@ pub struct Node {
 
 /// Objects by kind and name, of one namespace.
 #[derive(Clone, Debug, Default)]
-pub struct Objects(BTreeMap<(String, String), Value>);
+pub struct Objects(BTreeMap<String, BTreeMap<String, Arc<Value>>>);
 
 impl Objects {
     /// Takes an object in, or the newer state of one.
-    pub fn put(&mut self, kind: &str, object: Value) {
+    pub fn put(&mut self, kind: &str, object: impl Into<Arc<Value>>) {
+        let object = object.into();
         let name = text(&object, "/metadata/name").to_owned();
-        self.0.insert((kind.to_owned(), name), object);
+        self.0.entry(kind.to_owned()).or_default().insert(name, object);
     }
 
     /// The object, if it is there.
     pub fn get(&self, kind: &str, name: &str) -> Option<&Value> {
-        self.0.get(&(kind.to_owned(), name.to_owned()))
+        Some(self.0.get(kind)?.get(name)?)
     }
 
     /// All objects of a kind, by name.
-    pub fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {
-        self.0.iter().filter(move |((k, _), _)| k == kind).map(|(_, object)| object)
+    pub fn of_kind<'a>(&'a self, kind: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
+        self.0.get(kind).into_iter().flat_map(BTreeMap::values).map(|object| &**object)
     }
 
-    fn of_cluster<'a>(&'a self, kind: &'a str, cluster: &'a str) -> impl Iterator<Item = &'a Value> {
+    fn of_cluster<'a>(&'a self, kind: &str, cluster: &'a str) -> impl Iterator<Item = &'a Value> + use<'a> {
         self.of_kind(kind).filter(move |object| {
             text(object, "/spec/clusterName") == cluster
                 || object.pointer("/metadata/labels").and_then(|labels| labels.get("cluster.x-k8s.io/cluster-name")).and_then(Value::as_str)
