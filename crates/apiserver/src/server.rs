@@ -45,6 +45,8 @@ pub struct Acknowledged {
     pub name: String,
     /// The object as it was stored; absent when it was deleted.
     pub object: Option<Bytes>,
+    /// What those bytes say.
+    pub value: Option<Arc<Value>>,
 }
 
 type Tap = dyn Fn(&Acknowledged) + Send + Sync;
@@ -250,6 +252,7 @@ impl Inner {
                 namespace: entry.key.namespace.to_string(),
                 name: entry.key.name.to_string(),
                 object: (event.change != Change::Deleted).then(|| entry.bytes.clone()),
+                value: (event.change != Change::Deleted).then(|| entry.shared()),
             };
             for tap in taps {
                 tap(&acknowledged);

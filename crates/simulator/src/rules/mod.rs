@@ -90,17 +90,17 @@ impl Checker {
 
     /// A write that the management server acknowledged: to be handed every one, in order.
     pub fn acknowledged(&self, write: &Acknowledged) {
-        let object: Option<Value> = write.object.as_deref().and_then(|bytes| serde_json::from_slice(bytes).ok());
+        let object = write.value.clone();
         let now = self.clock.now();
         let mut seen = self.seen();
         let seen = &mut *seen;
         let key = objects::Key::of(write);
         let before = seen.objects.get(&key).cloned();
         let mut found = Vec::new();
-        found.extend(seen.addresses.wrote(&seen.objects, &key, before.as_ref(), object.as_ref(), now));
-        found.extend(seen.secrets.wrote(&seen.objects, &key, before.as_ref(), object.as_ref()));
-        found.extend(seen.ownership.wrote(&seen.objects, &key, before.as_ref(), object.as_ref()));
-        seen.durability.wrote(&key, object.as_ref(), before.as_ref());
+        found.extend(seen.addresses.wrote(&seen.objects, &key, before.as_deref(), object.as_deref(), now));
+        found.extend(seen.secrets.wrote(&seen.objects, &key, before.as_deref(), object.as_deref()));
+        found.extend(seen.ownership.wrote(&seen.objects, &key, before.as_deref(), object.as_deref()));
+        seen.durability.wrote(&key, object.as_deref(), before.as_deref());
         seen.objects.put(key, object);
         seen.found.extend(found);
     }

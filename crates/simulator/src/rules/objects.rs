@@ -1,6 +1,7 @@
 //! The management server's objects as its acknowledgements leave them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use apiserver::Acknowledged;
 use serde_json::Value;
@@ -59,14 +60,14 @@ pub(super) fn is_deleting(object: &Value) -> bool {
 
 /// All live objects.
 #[derive(Debug, Default)]
-pub(super) struct Objects(BTreeMap<Key, Value>);
+pub(super) struct Objects(BTreeMap<Key, Arc<Value>>);
 
 impl Objects {
-    pub fn get(&self, key: &Key) -> Option<&Value> {
+    pub fn get(&self, key: &Key) -> Option<&Arc<Value>> {
         self.0.get(key)
     }
 
-    pub fn put(&mut self, key: Key, object: Option<Value>) {
+    pub fn put(&mut self, key: Key, object: Option<Arc<Value>>) {
         match object {
             Some(object) => drop(self.0.insert(key, object)),
             None => drop(self.0.remove(&key)),
@@ -74,7 +75,7 @@ impl Objects {
     }
 
     pub fn put_value(&mut self, object: Value) {
-        self.0.insert(Key::of_value(&object), object);
+        self.0.insert(Key::of_value(&object), Arc::new(object));
     }
 
     pub fn replace(&mut self, objects: &[Value]) {
@@ -86,7 +87,7 @@ impl Objects {
 
     /// All of one kind.
     pub fn list<'a>(&'a self, group: &'a str, resource: &'a str) -> impl Iterator<Item = (&'a Key, &'a Value)> {
-        self.0.iter().filter(move |(key, _)| key.is(group, resource))
+        self.0.iter().filter(move |(key, _)| key.is(group, resource)).map(|(key, object)| (key, &**object))
     }
 }
 

@@ -4,6 +4,8 @@
 //! machine configurations that stand in the virtual machines' settings. A violation names where and which, never the value.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::Bound;
 
 use base64::Engine as _;
 use serde_json::Value;
@@ -36,11 +38,46 @@ const SECRET_KEYS: [&str; 16] = [
     "credentials",
 ];
 
+/// A set of pairs of bytes.
+struct Starts(Box<[u64; 1024]>);
+
+impl Default for Starts {
+    fn default() -> Self {
+        Self(Box::new([0; 1024]))
+    }
+}
+
+impl fmt::Debug for Starts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Starts")
+    }
+}
+
+impl Starts {
+    /// Word and bit of the pair that `text` begins with.
+    fn place(text: &[u8]) -> Option<(usize, u64)> {
+        let [first, second, ..] = text else { return None };
+        Some((usize::from(*first) << 2 | usize::from(*second) >> 6, 1 << (second & 63)))
+    }
+
+    fn add(&mut self, text: &[u8]) {
+        if let Some((word, bit)) = Self::place(text) {
+            self.0[word] |= bit;
+        }
+    }
+
+    fn has(&self, text: &[u8]) -> bool {
+        Self::place(text).is_some_and(|(word, bit)| self.0[word] & bit != 0)
+    }
+}
+
 /// What must not be seen.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     /// Value, and what it is.
-    secrets: BTreeMap<String, String>,
+    secrets: BTreeMap<Vec<u8>, String>,
+    /// The pairs of bytes that secrets begin with, a bit for each: a text is looked through once, however many secrets there are.
+    starts: Starts,
     /// Digests of the texts that were read already.
     read: BTreeSet<[u8; 32]>,
     /// The encoded configuration last seen in a machine's settings, by machine and key: most events change none.
@@ -51,7 +88,8 @@ impl Memory {
     pub fn add(&mut self, what: &str, value: &str) {
         let value = value.trim();
         if value.len() >= SHORTEST {
-            self.secrets.entry(value.to_owned()).or_insert_with(|| what.to_owned());
+            self.starts.add(value.as_bytes());
+            self.secrets.entry(value.as_bytes().to_vec()).or_insert_with(|| what.to_owned());
         }
     }
 
@@ -136,9 +174,15 @@ impl Memory {
     }
 
     /// Whether a text shows a secret.
-    pub fn saw(&self, source: &str, seen: &str) -> Vec<Violation> {
-        let shown = self.secrets.iter().filter(|(value, _)| seen.contains(value.as_str()));
-        shown.map(|(_, what)| violation(7, "a secret was shown", format!("{what}, in {source}"))).collect()
+    pub fn saw(&self, source: impl fmt::Display, seen: &str) -> Vec<Violation> {
+        let seen = seen.as_bytes();
+        let mut shown: BTreeMap<&[u8], &str> = BTreeMap::new();
+        for (at, start) in seen.windows(2).enumerate().filter(|(_, start)| self.starts.has(start)) {
+            let alike = self.secrets.range::<[u8], _>((Bound::Included(start), Bound::Unbounded));
+            let alike = alike.take_while(|(value, _)| value.starts_with(start));
+            shown.extend(alike.filter(|(value, _)| seen[at..].starts_with(value)).map(|(value, what)| (value.as_slice(), what.as_str())));
+        }
+        shown.into_values().map(|what| violation(7, "a secret was shown", format!("{what}, in {source}"))).collect()
     }
 
     /// A write: the bundle is made once, and no event or condition shows a secret.
@@ -154,16 +198,16 @@ impl Memory {
         let Some(object) = after else { return found };
         if key.resource == "events" {
             for pointer in ["/message", "/note", "/reason"] {
-                found.extend(self.saw(&format!("event {}/{}", key.namespace, key.name), text(object, pointer)));
+                found.extend(self.saw(format_args!("event {}/{}", key.namespace, key.name), text(object, pointer)));
             }
         }
         for pointer in ["/status/conditions", "/status/deprecated/v1beta1/conditions", "/status/v1beta2/conditions"] {
             for condition in object.pointer(pointer).and_then(Value::as_array).into_iter().flatten() {
-                found.extend(self.saw(&format!("condition {} of {key}", text(condition, "/type")), text(condition, "/message")));
+                found.extend(self.saw(format_args!("condition {} of {key}", text(condition, "/type")), text(condition, "/message")));
             }
         }
         for pointer in ["/status/failureMessage", "/status/deprecated/v1beta1/failureMessage"] {
-            found.extend(self.saw(&format!("failure of {key}"), text(object, pointer)));
+            found.extend(self.saw(format_args!("failure of {key}"), text(object, pointer)));
         }
         found
     }
@@ -186,5 +230,27 @@ fn bundle(objects: &Objects, key: &Key, before: Option<&Value>, after: Option<&V
         Some(after) if bundle(after) != Some(old) => vec![violation(7, "a secrets bundle was overwritten", key.to_string())],
         None if lives => vec![violation(7, "a secrets bundle was deleted while its cluster lives", key.to_string())],
         _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_secret_is_seen_wherever_it_stands(
+            secrets in proptest::collection::vec("[abé]{6,9}", 0..12),
+            text in "[abé ]{0,60}",
+        ) {
+            let mut memory = Memory::default();
+            for secret in &secrets {
+                memory.add("a secret", secret);
+            }
+            let is_shown = secrets.iter().any(|secret| text.contains(secret.as_str()));
+            prop_assert_eq!(!memory.saw("a text", &text).is_empty(), is_shown);
+        }
     }
 }

@@ -85,6 +85,7 @@ impl Writer {
             resource: resource.to_owned(),
             namespace: "ns".to_owned(),
             name: name.to_owned(),
+            value: object.as_deref().map(|bytes| Arc::new(serde_json::from_slice(bytes).unwrap())),
             object,
         });
     }

@@ -32,8 +32,8 @@ impl Cache {
         };
         let objects = self.0.entry(plural).or_default();
         let key = (write.namespace.clone(), write.name.clone());
-        match write.object.as_deref().and_then(|bytes| serde_json::from_slice(bytes).ok()) {
-            Some(object) => drop(objects.insert(key, Arc::new(object))),
+        match &write.value {
+            Some(object) => drop(objects.insert(key, object.clone())),
             None => drop(objects.remove(&key)),
         }
         true
