@@ -120,11 +120,12 @@ fn bring_up_in_one_process() {
     figure("  its CPU", median(cpus), "s", 0.8);
 }
 
-/// The whole of a cluster's life in memory; its canonical log.
-fn journey(seed: u64) -> String {
+/// The whole of a cluster's life in memory; its canonical log, and the requests of the bring-up and of all.
+fn journey(seed: u64) -> (String, Counts, Counts) {
     run(seed, async {
         let world = World::start(&Setup::new(seed, 3, 3)).await;
         world.up().await.unwrap();
+        let bring_up = world.requests.counts();
         let mut session = Session::over(world.api());
         let patch = json!({"spec": {"replicas": 5}});
         let clusters = "/apis/cluster.x-k8s.io/v1beta2/namespaces/default";
@@ -139,7 +140,7 @@ fn journey(seed: u64) -> String {
         let gone = |objects: &_| if remains(objects, "demo", &uid).is_empty() { done() } else { wait() };
         until(&mut session, &world.seams, "default", &remaining_kinds(), PATIENCE, gone).await.unwrap();
         assert!(world.simulator.truth().vms.iter().all(|vm| vm.is_template), "VMs are left");
-        world.log()
+        (world.log(), bring_up, world.requests.counts())
     })
 }
 
@@ -153,17 +154,28 @@ fn wait() -> Step<()> {
 
 /// The whole journey on paused time.
 fn journey_in_memory() {
-    let first = journey(1);
+    let (first, bring_up, all) = journey(1);
     let before = own_cpu();
     let mut is_same = true;
     for _ in 0..RUNS {
-        is_same &= journey(1) == first;
+        is_same &= journey(1).0 == first;
     }
     let spent = (own_cpu() - before) / RUNS as f64 * 1000.0;
     figure("up, scale and delete in memory, paused time, schemas loaded: CPU", spent, "ms", 150.0);
     let same = if is_same { "ok" } else { "over" };
     let what = format!("  differing logs among {} runs of one seed ({} lines each)", RUNS + 1, first.lines().count());
     println!("{what:<66} {:>7} {:<6} <= 0       {same}", u8::from(!is_same), "");
+    let total = |counts: &Counts| counts.values().sum::<u64>();
+    note(&format!("requests to the API: {} in the bring-up, {} in all", total(&bring_up), total(&all)));
+    let of = |verb: &str| {
+        let mut counts: Vec<_> =
+            bring_up.iter().filter_map(|(name, count)| Some((name.strip_prefix(verb)?.trim_start(), *count))).collect();
+        counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        counts.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
+    };
+    for verb in ["patch", "create", "get", "list", "watch", "delete", "update"] {
+        note(&format!("{verb}: {}", of(verb)));
+    }
 }
 
 /// `serve` on a state directory with one cluster, its simulator in another process.
@@ -267,10 +279,22 @@ fn vcenter_calls() {
 }
 
 fn main() {
+    // Names of parts after `--` print these alone.
+    let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let parts: [(&str, fn()); 5] = [
+        ("binary", size),
+        ("process", bring_up_in_one_process),
+        ("serve", serving),
+        ("journey", journey_in_memory),
+        ("calls", vcenter_calls),
+    ];
+    for (_, part) in parts.iter().filter(|(name, _)| asked.is_empty() || asked.iter().any(|asked| asked == name)) {
+        part();
+    }
+}
+
+/// The release binary.
+fn size() {
     let size = std::fs::metadata(binary()).unwrap().len() as f64 / 1e6;
     figure("the release binary, stripped", size, "MB", 30.0);
-    bring_up_in_one_process();
-    serving();
-    journey_in_memory();
-    vcenter_calls();
 }

@@ -2,6 +2,7 @@
 //!
 //! Everything above the wires is the product. One seed decides everything; the canonical log of two runs of one seed is the same text.
 
+mod requests;
 mod watch;
 
 use std::future::Future;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use apiserver::{ApiServer, MemoryJournal, User};
 use controllers::{Running, Selection};
+use requests::Requests;
 use runtime::clock::Clock;
 use runtime::defects::Defects;
 use runtime::keys::Prepared;
@@ -67,6 +69,7 @@ pub struct World {
     pub server: ApiServer,
     pub material: Material,
     pub watch: Watch,
+    pub requests: Requests,
     running: Option<Running>,
     token: CancellationToken,
     /// Whether the end of the world must find no rule broken.
@@ -109,15 +112,23 @@ impl World {
         seams.dialer = simulator.network();
         watch.begin(seams.clock.clone(), &seams.log, &simulator, &material);
         let journal = MemoryJournal::new();
-        let (server, running, token) = Self::host(&journal, &seams, &watch, false).await;
-        Self { seams, simulator, journal, server, material, watch, running: Some(running), token, is_guarded: true }
+        let requests = Requests::default();
+        let (server, running, token) = Self::host(&journal, &seams, &watch, &requests, false).await;
+        Self { seams, simulator, journal, server, material, watch, requests, running: Some(running), token, is_guarded: true }
     }
 
-    async fn host(journal: &MemoryJournal, seams: &Seams, watch: &Watch, is_again: bool) -> (ApiServer, Running, CancellationToken) {
+    async fn host(
+        journal: &MemoryJournal,
+        seams: &Seams,
+        watch: &Watch,
+        requests: &Requests,
+        is_again: bool,
+    ) -> (ApiServer, Running, CancellationToken) {
         let server = open_server(Box::new(journal.clone()), seams).await.unwrap();
         watch.opened(&server, is_again);
         let token = CancellationToken::new();
-        let context = wiring::context(seams, server.client(&User::admin("system:talosphere")), "world".to_owned(), &token);
+        let client = requests.client(server.service(&User::admin("system:talosphere")));
+        let context = wiring::context(seams, client, "world".to_owned(), &token);
         let running = controllers::start(&context, &Selection::all(), &token);
         running.ready().await;
         (server, running, token)
@@ -125,7 +136,7 @@ impl World {
 
     /// The administrator's way to the API.
     pub fn api(&self) -> Api {
-        Api::new(self.server.client(&User::admin("admin")))
+        Api::new(self.requests.client(self.server.service(&User::admin("admin"))))
     }
 
     /// Brings the material's cluster up, as the command does.
@@ -144,7 +155,7 @@ impl World {
         self.token.cancel();
         drop(self.running.take());
         self.server.crash();
-        let (server, running, token) = Self::host(&self.journal, &self.seams, &self.watch, true).await;
+        let (server, running, token) = Self::host(&self.journal, &self.seams, &self.watch, &self.requests, true).await;
         self.server = server;
         self.running = Some(running);
         self.token = token;
