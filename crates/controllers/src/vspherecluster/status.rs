@@ -2,6 +2,7 @@
 
 use api::conditions::{self, Severity};
 use api::infrastructure::VSphereClusterStatus;
+use runtime::reconcile::Wait;
 
 use super::plan::{Observed, Plan};
 use crate::edit::is_deleting;
@@ -37,7 +38,9 @@ pub fn status(observed: &Observed, plan: &Plan) -> VSphereClusterStatus {
     }
     if is_deleting(&object.metadata) {
         let left = plan.waiting_for.join(", ");
-        let message = if left.is_empty() { String::new() } else { format!("waiting for VSphereMachines to go: {left}") };
+        let since = object.metadata.deletion_timestamp.as_ref();
+        let wait = Wait::since_transition(format!("VSphereMachines to go ({left})"), since, now);
+        let message = if left.is_empty() { String::new() } else { wait.to_string() };
         conditions::set(&mut status.conditions, conditions::new("Deleting", true, "Deleting", message.as_str()), generation, now);
         conditions::set(&mut status.conditions, conditions::new("Ready", false, "Deleting", message.as_str()), generation, now);
         conditions::set_legacy(legacy, conditions::legacy_false("Ready", "Deleting", Severity::Info, message), now);
@@ -49,4 +52,34 @@ pub fn status(observed: &Observed, plan: &Plan) -> VSphereClusterStatus {
         conditions::set_legacy(legacy, ready, now);
     }
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use api::infrastructure::VSphereCluster;
+    use jiff::{SignedDuration, Timestamp};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    #[test]
+    fn a_deletion_tells_on_whom_it_waits_since_when() {
+        let begun = Timestamp::UNIX_EPOCH;
+        let mut object = VSphereCluster::default();
+        object.metadata.deletion_timestamp = Some(Time(begun));
+        let observed = Observed {
+            object: Arc::new(object),
+            cluster: None,
+            is_paused: false,
+            secret: None,
+            is_secret_shared: false,
+            machines: Vec::new(),
+            vcenter: None,
+            now: begun + SignedDuration::from_mins(5),
+        };
+        let status = status(&observed, &Plan { waiting_for: vec!["a".to_owned(), "b".to_owned()], ..Plan::default() });
+        let told = conditions::get(&status.conditions, "Deleting").unwrap();
+        assert_eq!(told.message, "waiting for VSphereMachines to go (a, b) since 00:00:00");
+    }
 }

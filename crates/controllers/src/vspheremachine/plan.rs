@@ -11,11 +11,14 @@
 use std::sync::Arc;
 
 use api::cluster::{Cluster, Machine};
+use api::conditions::{self, Status};
 use api::infrastructure::{BootstrapReference, VSphereCluster, VSphereMachine, VSphereVM, VSphereVMSpec};
 use api::names::{finalizers, labels};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use runtime::reconcile::Wait;
 
+use super::status::PROVISIONED;
 use crate::edit::{has_finalizer, is_deleting, owner_of};
 
 /// What is known when a VSphereMachine is planned.
@@ -78,9 +81,9 @@ pub fn plan(observed: &Observed) -> Plan {
     if is_deleting(meta) {
         if has_finalizer(meta, finalizers::VSPHERE_MACHINE) {
             match &observed.vm {
-                Some(vm) if is_deleting(&vm.metadata) => plan.waiting = Some(going(vm)),
+                Some(vm) if is_deleting(&vm.metadata) => plan.waiting = Some(going(observed, vm)),
                 Some(vm) => {
-                    plan.waiting = Some(going(vm));
+                    plan.waiting = Some(going(observed, vm));
                     plan.steps.push(Step::DeleteVm(Box::new(vm.metadata.clone())));
                 }
                 None => plan.steps.push(Step::RemoveFinalizer),
@@ -106,9 +109,17 @@ pub fn plan(observed: &Observed) -> Plan {
     plan
 }
 
-fn going(vm: &VSphereVM) -> Waiting {
-    let message = format!("waiting for VSphereVM {} to go", vm.metadata.name.as_deref().unwrap_or_default());
-    Waiting { reason: "Deleting", message }
+/// A wait: since the machine was last provisioned, or its deletion was asked for.
+fn waiting(observed: &Observed, reason: &'static str, on: impl Into<String>) -> Waiting {
+    let object = &observed.object;
+    let known = object.status.as_ref().and_then(|status| conditions::get(&status.conditions, PROVISIONED));
+    let transition = known.filter(|known| known.status != Status::True).map(|known| &known.last_transition_time);
+    let since = object.metadata.deletion_timestamp.as_ref().or(transition);
+    Waiting { reason, message: Wait::since_transition(on, since, observed.now).to_string() }
+}
+
+fn going(observed: &Observed, vm: &VSphereVM) -> Waiting {
+    waiting(observed, "Deleting", format!("VSphereVM {} to go", vm.metadata.name.as_deref().unwrap_or_default()))
 }
 
 fn existing(observed: &Observed, vm: &VSphereVM, plan: &mut Plan) {
@@ -162,28 +173,29 @@ pub fn vm_name(object: &VSphereMachine, machine: &Machine) -> Result<String, Wai
 }
 
 fn new_vm(observed: &Observed) -> Result<VSphereVM, Waiting> {
-    let waiting = |reason, message: String| Err(Waiting { reason, message });
+    let waiting = |reason, on: String| Err(waiting(observed, reason, on));
     let object = &observed.object;
     let namespace = object.metadata.namespace.clone().unwrap_or_default();
     let Some(machine) = &observed.machine else {
-        return waiting("WaitingForMachine", "waiting for a Machine to own this object".to_owned());
+        return waiting("WaitingForMachine", "a Machine to own this object".to_owned());
     };
     let cluster = machine.spec.cluster_name.clone();
     let infrastructure = observed.infrastructure.as_ref().filter(|_| observed.cluster.is_some());
     let Some(infrastructure) = infrastructure else {
-        return waiting("WaitingForClusterInfrastructure", format!("waiting for the VSphereCluster of Cluster {namespace}/{cluster}"));
+        return waiting("WaitingForClusterInfrastructure", format!("the VSphereCluster of Cluster {namespace}/{cluster}"));
     };
     if infrastructure.status.as_ref().and_then(|status| status.initialization.provisioned) != Some(true) {
         let name = infrastructure.metadata.name.as_deref().unwrap_or_default();
-        return waiting("WaitingForClusterInfrastructure", format!("waiting for VSphereCluster {name} to be provisioned"));
+        return waiting("WaitingForClusterInfrastructure", format!("VSphereCluster {name} to be provisioned"));
     }
     let Some(secret) = machine.spec.bootstrap.data_secret_name.clone() else {
         let name = machine.metadata.name.as_deref().unwrap_or_default();
-        return waiting("WaitingForBootstrapData", format!("waiting for the machine configuration of Machine {name}"));
+        return waiting("WaitingForBootstrapData", format!("the machine configuration of Machine {name}"));
     };
     let name = vm_name(object, machine)?;
     if observed.is_name_taken {
-        return waiting("NameTaken", format!("VSphereVM {name} exists and belongs to something else: remove it"));
+        let message = format!("VSphereVM {name} exists and belongs to something else: remove it");
+        return Err(Waiting { reason: "NameTaken", message });
     }
     let mut clone = object.spec.clone.clone();
     clone.server = clone.server.filter(|server| !server.is_empty()).or_else(|| Some(infrastructure.spec.server.clone()));
@@ -307,8 +319,10 @@ mod tests {
         assert_eq!(held.steps, [Step::DeleteVm(Box::new(vm.metadata.clone()))]);
         let mut leaving = (*vm).clone();
         leaving.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
-        let held = plan(&Observed { vm: Some(Arc::new(leaving)), ..going });
-        assert!(held.steps.is_empty() && held.waiting.is_some());
+        let later = "1970-01-01T00:10:00Z".parse().unwrap();
+        let held = plan(&Observed { vm: Some(Arc::new(leaving)), now: later, ..going });
+        assert!(held.steps.is_empty());
+        assert_eq!(held.waiting.unwrap().message, "waiting for VSphereVM m to go since 00:00:00");
     }
 
     #[test]

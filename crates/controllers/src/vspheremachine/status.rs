@@ -3,12 +3,14 @@
 use api::conditions::{self, LegacyCondition, Severity, Status};
 use api::infrastructure::{VSphereMachineStatus, VSphereVM};
 use api::meta::{MachineAddress, MachineAddressType};
+use runtime::reconcile::Wait;
 
 use super::plan::{Observed, Plan, provider_id};
 use crate::edit::is_deleting;
 use crate::status::set_paused;
 
-const PROVISIONED: &str = "VirtualMachineProvisioned";
+/// The condition that tells how far the machine is.
+pub const PROVISIONED: &str = "VirtualMachineProvisioned";
 const LEGACY_PROVISIONED: &str = "VMProvisioned";
 
 /// Computes the status from the old one and what was observed.
@@ -65,6 +67,10 @@ fn provisioned<'a>(observed: &'a Observed, plan: &'a Plan) -> (conditions::New<'
             conditions::legacy_false(LEGACY_PROVISIONED, waiting.reason, Severity::Info, waiting.message.as_str()),
         );
     }
+    let silent = || {
+        let since = observed.vm.as_ref().and_then(|vm| vm.metadata.creation_timestamp.as_ref());
+        Wait::since_transition("the VSphereVM to report", since, observed.now).to_string()
+    };
     let theirs = observed.vm.as_ref().and_then(|vm| vm.status.as_ref());
     let condition = theirs.and_then(|status| conditions::get(&status.conditions, "Ready"));
     // The VM's summary hides which of its conditions speaks: the reason is taken from the one that does.
@@ -77,12 +83,12 @@ fn provisioned<'a>(observed: &'a Observed, plan: &'a Plan) -> (conditions::New<'
         (Some(_), Some(spoken)) => {
             conditions::New { type_: PROVISIONED, status: Status::False, reason: &spoken.reason, message: spoken.message.clone() }
         }
-        _ => conditions::new(PROVISIONED, false, "NotProvisioned", "waiting for the VSphereVM to report"),
+        _ => conditions::new(PROVISIONED, false, "NotProvisioned", silent()),
     };
     let legacy_ready = theirs.and_then(|status| conditions::get_legacy(&status.deprecated.v1beta1.conditions, "Ready"));
     let legacy = match legacy_ready {
         Some(ready) => LegacyCondition { type_: LEGACY_PROVISIONED.to_owned(), ..ready.clone() },
-        None => conditions::legacy_false(LEGACY_PROVISIONED, "NotProvisioned", Severity::Info, "waiting for the VSphereVM to report"),
+        None => conditions::legacy_false(LEGACY_PROVISIONED, "NotProvisioned", Severity::Info, silent()),
     };
     (new, legacy)
 }

@@ -13,13 +13,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::conditions::{self, Severity};
+use api::conditions::{self, Severity, Status};
 use api::infrastructure::{CloneMode, IdentityReference, NetworkStatus, ProvisioningMode, VSphereVM};
 use api::ipam::IPAddressClaim;
 use api::names::finalizers;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use runtime::defects::{Defect, Defects};
+use runtime::reconcile::Wait;
 use vsphere::spec::{CloneRequest, DataDisk, Delivery, check_size, clone_spec, is_delivered};
 use vsphere::{
     ManagedObjectReference, Marker, Owner, Placement, Reaction, Seen, Task, TaskState, VSphereError, VirtualDevice, VirtualMachine,
@@ -34,6 +35,8 @@ use crate::edit::{has_finalizer, is_deleting};
 /// The condition that tells how far the machine is, in the words of both generations.
 pub const PROVISIONED: &str = "VirtualMachineProvisioned";
 pub const LEGACY_PROVISIONED: &str = "VMProvisioned";
+/// The condition that tells whether the addresses are there.
+pub const ADDRESSES: &str = "IPAddressClaimsFulfilled";
 
 /// Upstream's condition and word for a guest that was asked to shut down.
 pub const SOFT_POWER_OFF: &str = "GuestSoftPowerOffSucceeded";
@@ -239,6 +242,23 @@ impl Plan {
     }
 }
 
+/// A wait for something that shows in the condition: since the machine was last provisioned, or its deletion was asked for.
+pub(super) fn wait(observed: &Observed, on: impl Into<String>) -> Wait {
+    let meta = &observed.vm.metadata;
+    let known = observed.vm.status.as_ref().and_then(|status| conditions::get(&status.conditions, PROVISIONED));
+    let transition = known.filter(|known| known.status != Status::True).map(|known| &known.last_transition_time);
+    Wait::since_transition(on, meta.deletion_timestamp.as_ref().or(transition), observed.now)
+}
+
+/// A wait for what came of a clone that was not answered.
+pub(super) fn wait_for_clone(observed: &Observed, on: impl Into<String>) -> Wait {
+    let wait = wait(observed, on);
+    match Intent::of(&observed.vm) {
+        Some(intent) => Wait { since: intent.since, ..wait },
+        None => wait,
+    }
+}
+
 /// Decides.
 pub fn plan(observed: &Observed) -> Plan {
     let mut plan = Plan {
@@ -317,6 +337,12 @@ pub(super) fn unsettled(observed: &Observed) -> Option<Duration> {
     Some(SHOWS_WITHIN.saturating_sub(passed)).filter(|left| !left.is_zero())
 }
 
+/// The wait that [`unsettled`] asks for.
+pub(super) fn unanswered(observed: &Observed) -> String {
+    let on = format!("a clone to show that was asked for and not answered: {}", name(&observed.vm));
+    wait_for_clone(observed, on).limit(SHOWS_WITHIN).to_string()
+}
+
 pub(super) fn name(vm: &VSphereVM) -> &str {
     vm.metadata.name.as_deref().unwrap_or_default()
 }
@@ -334,7 +360,7 @@ fn alive(observed: &Observed, plan: &mut Plan) {
         return;
     }
     if observed.owner.is_none() {
-        plan.waits("WaitingForOwner", "waiting for the Machine and the Cluster that this machine belongs to");
+        plan.waits("WaitingForOwner", wait(observed, "the Machine and the Cluster that this machine belongs to").to_string());
         return;
     }
     if server_error(observed, plan) || task(observed, plan) || pause(observed, plan) {
@@ -385,7 +411,9 @@ fn claims(observed: &Observed, plan: &mut Plan) -> bool {
     }
     let is_made = observed.claims.iter().all(|claim| claim.claim.is_some());
     let reason = if is_made { "WaitingForIPAddress" } else { "IPAddressClaimsBeingCreated" };
-    let message = format!("waiting for addresses: {}", waiting.join("; "));
+    let known = observed.vm.status.as_ref().and_then(|status| conditions::get(&status.conditions, ADDRESSES));
+    let since = known.filter(|known| known.status != Status::True).map(|known| &known.last_transition_time);
+    let message = Wait::since_transition(format!("addresses: {}", waiting.join("; ")), since, observed.now).to_string();
     plan.claims = Claims::Waiting { reason, message: message.clone() };
     if is_untouched(&observed.vm) {
         plan.waits("WaitingForStaticIPAllocation", message);
@@ -472,7 +500,7 @@ pub(super) fn task(observed: &Observed, plan: &mut Plan) -> bool {
                     _ => "CloningFailed",
                 };
                 let error = VSphereError::Fault { action: format!("{} of {}", task.what, name(vm)), fault: report.clone() };
-                plan.warns(reason, format!("{error} ({})", reference.id));
+                plan.warns(reason, format!("{error} ({}){}", reference.id, until(retry_after)));
                 true
             }
         },
@@ -482,6 +510,11 @@ pub(super) fn task(observed: &Observed, plan: &mut Plan) -> bool {
 /// When to ask about a running task, if nothing tells of its end.
 pub(super) fn ask_again(task: &Task) -> Option<Duration> {
     (!task.is_followed).then_some(LOOK_AGAIN)
+}
+
+/// When a failure is followed by the next attempt, as the end of a message.
+pub(super) fn until(retry_after: Option<Timestamp>) -> String {
+    retry_after.map(|at| format!("; next attempt at {}", at.strftime("%T"))).unwrap_or_default()
 }
 
 /// Whether a failed task is to rest for some time yet.
@@ -521,13 +554,13 @@ fn present(observed: &Observed, machine: &VirtualMachine, plan: &mut Plan) {
     }
     plan.cards = Some(network::cards(vm, &observed.claims, &macs, &machine.guest, observed.vip));
     if machine.bios_uuid.is_empty() || macs.len() < vm.spec.clone.network.devices.len() || macs.iter().any(String::is_empty) {
-        plan.waits("Cloning", format!("waiting for vCenter to tell UUID and MAC addresses of {}", machine.reference.id));
+        plan.waits("Cloning", wait(observed, format!("vCenter to tell UUID and MAC addresses of {}", machine.reference.id)).to_string());
         plan.again = Some(Duration::from_secs(2));
         return;
     }
     match delivery(observed, machine, &macs) {
         Err(why) => plan.warns("CloningFailed", why),
-        Ok(None) => plan.waits("WaitingForBootstrapData", waiting_for_data(&observed.bootstrap)),
+        Ok(None) => plan.waits("WaitingForBootstrapData", waiting_for_data(observed)),
         Ok(Some(delivery)) if is_delivered(&delivery, &machine.extra_config) => {
             plan.steps.push(Step::PowerOn { machine: machine.reference.clone() });
             plan.waits("PoweringOn", format!("powering on {} ({})", name(vm), machine.reference.id));
@@ -539,9 +572,9 @@ fn present(observed: &Observed, machine: &VirtualMachine, plan: &mut Plan) {
     }
 }
 
-fn waiting_for_data(bootstrap: &Bootstrap) -> String {
-    match bootstrap {
-        Bootstrap::Missing { secret } => format!("waiting for secret {secret} with the machine configuration"),
+fn waiting_for_data(observed: &Observed) -> String {
+    match &observed.bootstrap {
+        Bootstrap::Missing { secret } => wait(observed, format!("secret {secret} with the machine configuration")).to_string(),
         Bootstrap::Data(_) => String::new(),
     }
 }
@@ -569,11 +602,11 @@ fn running(observed: &Observed, macs: &[String], guest: &vsphere::GuestState, pl
     if lacking.is_empty() && (has_any || cards.is_empty()) {
         plan.stand = Stand::Provisioned;
     } else {
-        let message = format!(
-            "waiting for VMware tools to report an address on {} (no address was given beforehand, so they are the only source: is the vmtoolsd extension in the image, and does DHCP answer?)",
+        let on = format!(
+            "VMware tools to report an address on {} (no address was given beforehand, so they are the only source: is the vmtoolsd extension in the image, and does DHCP answer?)",
             lacking.join(", ")
         );
-        plan.waits("WaitingForIPAllocation", message);
+        plan.waits("WaitingForIPAllocation", wait(observed, on).to_string());
     }
     plan.cards = Some(cards);
 }
@@ -587,7 +620,8 @@ fn absent(observed: &Observed, plan: &mut Plan) {
     let is_afresh = observed.defects.has(Defect::CloneAfresh) && is_outcome_unknown(vm);
     if !is_afresh {
         if observed.look.clones.iter().any(|task| !task.is_over()) {
-            plan.waits("Cloning", format!("waiting for a running clone of {} whose outcome is not known yet", placement.template.path));
+            let on = format!("a running clone of {} whose outcome is not known yet", placement.template.path);
+            plan.waits("Cloning", wait_for_clone(observed, on).to_string());
             plan.again = Some(LOOK_AGAIN);
             return;
         }
@@ -609,13 +643,13 @@ fn absent(observed: &Observed, plan: &mut Plan) {
             return gone(vm, plan);
         }
         if let Some(left) = unsettled(observed).filter(|_| is_outcome_unknown(vm)) {
-            plan.waits("Cloning", format!("waiting for a clone to show that was asked for and not answered: {}", name(vm)));
+            plan.waits("Cloning", unanswered(observed));
             plan.again = Some(left);
             return;
         }
     }
     let Bootstrap::Data(config) = &observed.bootstrap else {
-        plan.waits("WaitingForBootstrapData", waiting_for_data(&observed.bootstrap));
+        plan.waits("WaitingForBootstrapData", waiting_for_data(observed));
         return;
     };
     let size = network::userdata(config, vm, &observed.claims, &network::placeholder_macs(vm)).map(|text| text.len());

@@ -2,16 +2,15 @@
 
 use api::conditions::{self, Severity};
 use api::infrastructure::{CloneMode, VSphereVM, VSphereVMStatus};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use vsphere::VSphereError;
 
-use super::plan::{Claims, LEGACY_PROVISIONED, Observed, PROVISIONED, Plan, SOFT_IN_PROGRESS, SOFT_POWER_OFF, Stand};
+use super::plan::{ADDRESSES, Claims, LEGACY_PROVISIONED, Observed, PROVISIONED, Plan, SOFT_IN_PROGRESS, SOFT_POWER_OFF, Stand, until};
 use crate::edit::is_deleting;
 use crate::status::set_paused;
 
 const VCENTER: &str = "VCenterAvailable";
-const ADDRESSES: &str = "IPAddressClaimsFulfilled";
 const LEGACY_ADDRESSES: &str = "IPAddressClaimed";
 
 /// Computes the status from the old one, what was observed and planned, and the error of a step that failed.
@@ -26,15 +25,19 @@ pub fn status(observed: &Observed, plan: &Plan, failure: Option<&VSphereError>) 
     vcenter(observed, plan, failure, &mut status);
     addresses(observed, plan, &mut status);
     facts(observed, plan, &mut status);
-    provisioned(observed, plan, failure, &mut status);
+    let rest = rest(observed, failure);
+    provisioned(observed, plan, failure.map(|error| (error, rest)), &mut status);
     ready(observed, &mut status);
-    // A step that was refused rests as its fault asks, whatever wakes meanwhile.
-    let delay =
-        failure.filter(|error| !error.is_about_server()).and_then(|error| error.reaction().delay()).filter(|delay| !delay.is_zero());
-    if let Some(delay) = delay.and_then(|delay| SignedDuration::try_from(delay).ok()) {
-        status.retry_after = now.checked_add(delay).ok().map(Time);
+    if rest.is_some() {
+        status.retry_after = rest.map(Time);
     }
     status
+}
+
+/// Until when a step that was refused rests, whatever wakes meanwhile: as its fault asks.
+fn rest(observed: &Observed, failure: Option<&VSphereError>) -> Option<Timestamp> {
+    let delay = failure.filter(|error| !error.is_about_server())?.reaction().delay().filter(|delay| !delay.is_zero())?;
+    observed.now.checked_add(SignedDuration::try_from(delay).ok()?).ok()
 }
 
 fn vcenter(observed: &Observed, plan: &Plan, failure: Option<&VSphereError>, status: &mut VSphereVMStatus) {
@@ -86,18 +89,18 @@ fn facts(observed: &Observed, plan: &Plan, status: &mut VSphereVMStatus) {
     }
 }
 
-fn provisioned(observed: &Observed, plan: &Plan, failure: Option<&VSphereError>, status: &mut VSphereVMStatus) {
+fn provisioned(observed: &Observed, plan: &Plan, failure: Option<(&VSphereError, Option<Timestamp>)>, status: &mut VSphereVMStatus) {
     let (generation, now) = (observed.vm.metadata.generation, observed.now);
     let known = conditions::get(&status.conditions, PROVISIONED).map(|condition| condition.reason.clone());
-    let stand = match failure.filter(|error| !error.is_about_server()) {
-        Some(error) => {
+    let stand = match failure.filter(|(error, _)| !error.is_about_server()) {
+        Some((error, rest)) => {
             let reason = match &plan.stand {
                 Stand::Not { reason: "Deleting" | SOFT_IN_PROGRESS, .. } => "Deleting",
                 Stand::Not { reason: "PoweringOn", .. } => "PoweringOnFailed",
                 _ if status.vm_ref.is_some() => "TaskFailure",
                 _ => "CloningFailed",
             };
-            Stand::Not { reason, severity: Severity::Warning, message: error.to_string() }
+            Stand::Not { reason, severity: Severity::Warning, message: format!("{error}{}", until(rest)) }
         }
         None => plan.stand.clone(),
     };

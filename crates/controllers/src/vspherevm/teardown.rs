@@ -9,11 +9,13 @@ use api::infrastructure::{PowerOffMode, VSphereVM};
 use api::names::finalizers;
 use jiff::Timestamp;
 use runtime::defects::Defect;
+use runtime::reconcile::Wait;
 use vsphere::{Marker, Owner, VirtualDevice, VirtualMachine, VirtualMachinePowerState, is_ours};
 
 use super::plan::{
     LOOK_AGAIN, MachineLook, Observed, Plan, SOFT_IN_PROGRESS, SOFT_POWER_OFF, Step, TASK_RETRY, TaskLook, ask_again, instance_uuid,
-    is_meant, is_provably_ours, is_untouched, name, pause, server_error, task, task_reference, unsettled, vm_reference,
+    is_meant, is_provably_ours, is_untouched, name, pause, server_error, task, task_reference, unanswered, unsettled, vm_reference, wait,
+    wait_for_clone,
 };
 use crate::edit::{has_finalizer, is_deleting};
 
@@ -55,7 +57,8 @@ pub(super) fn deleting(observed: &Observed, plan: &mut Plan) {
         if running.what == "VirtualMachine.clone" && !running.is_cancelled {
             plan.steps.push(Step::Cancel { task: reference.clone() });
         }
-        plan.waits("Deleting", format!("waiting for {} ({}) to end", running.what, reference.id));
+        let on = format!("{} ({}) to end", running.what, reference.id);
+        plan.waits("Deleting", Wait { since: running.queued, ..wait(observed, on) }.to_string());
         plan.again = ask_again(running);
         return;
     }
@@ -79,12 +82,12 @@ fn lost(observed: &Observed, owner: &Owner, plan: &mut Plan) {
     let vm = &observed.vm;
     let is_named = |candidate: &&VirtualMachine| observed.defects.has(Defect::DestroyByName) && candidate.name == name(vm);
     let Some(candidates) = &observed.look.candidates else {
-        plan.waits("Deleting", format!("waiting for vCenter to be searched for {}", name(vm)));
+        plan.waits("Deleting", wait(observed, format!("vCenter to be searched for {}", name(vm))).to_string());
         plan.again = Some(LOOK_AGAIN);
         return;
     };
     if observed.look.clones.iter().any(|task| !task.is_over()) {
-        plan.waits("Deleting", "waiting for a running clone whose outcome is not known yet");
+        plan.waits("Deleting", wait_for_clone(observed, "a running clone whose outcome is not known yet").to_string());
         plan.again = Some(LOOK_AGAIN);
     } else if let Some(ours) = candidates.iter().find(|candidate| is_provably_ours(observed, candidate, owner) || is_named(candidate)) {
         plan.steps.push(Step::Adopt { machine: ours.reference.clone() });
@@ -96,7 +99,7 @@ fn lost(observed: &Observed, owner: &Owner, plan: &mut Plan) {
         plan.warns("Deleting", message);
         plan.again = Some(TASK_RETRY);
     } else if let Some(left) = unsettled(observed) {
-        plan.waits("Deleting", format!("waiting for a clone to show that was asked for and not answered: {}", name(vm)));
+        plan.waits("Deleting", unanswered(observed));
         plan.again = Some(left);
     } else {
         release(observed, plan);
@@ -165,6 +168,12 @@ fn switch_off(observed: &Observed, machine: &VirtualMachine, plan: &mut Plan) {
         let passed = Duration::try_from(observed.now.duration_since(since)).unwrap_or_default();
         limit.saturating_sub(passed)
     });
+    // How long the guest is waited for, once it was asked.
+    let shutting_down = || {
+        let asked = Wait { since: asked_since(vm).unwrap_or(observed.now), ..wait(observed, format!("{} to shut down", machine.name)) };
+        let is_limited = mode == PowerOffMode::TrySoft;
+        if is_limited { asked.limit(limit) } else { asked }.to_string()
+    };
     match (mode, left) {
         (PowerOffMode::Hard, _) | (PowerOffMode::TrySoft, Some(Duration::ZERO)) => {
             plan.waits("Deleting", format!("powering off {} ({})", machine.name, machine.reference.id));
@@ -185,12 +194,12 @@ fn switch_off(observed: &Observed, machine: &VirtualMachine, plan: &mut Plan) {
             plan.warns("Deleting", message);
         }
         (_, None) => {
-            plan.waits(SOFT_IN_PROGRESS, format!("asking {} to shut down", machine.name));
+            plan.waits(SOFT_IN_PROGRESS, shutting_down());
             plan.steps.push(Step::ShutDownGuest { machine: reference });
             plan.again = (mode == PowerOffMode::TrySoft).then_some(limit);
         }
         (mode, Some(left)) => {
-            plan.waits(SOFT_IN_PROGRESS, format!("waiting for {} to shut down", machine.name));
+            plan.waits(SOFT_IN_PROGRESS, shutting_down());
             plan.again = (mode == PowerOffMode::TrySoft).then_some(left);
         }
     }

@@ -9,7 +9,7 @@ use api::ipam::{IPAddress, IPAddressClaim};
 use api::meta::ContractReference;
 use api::names::annotations::CLONE_INTENT;
 use api::names::finalizers;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use runtime::defects::Defects;
 use vsphere::device::{DISK, FirstClassDiskId, VMXNET3};
@@ -589,6 +589,43 @@ fn a_soft_power_off_is_patient_within_its_limit() {
         ("trySoft, asked", recorded(with_tools()).with(mode(PowerOffMode::TrySoft)).with(asked), &[], SOFT_IN_PROGRESS),
         ("trySoft, overdue", later(recorded(with_tools()).with(mode(PowerOffMode::TrySoft)).with(asked)), &["power-off"], "Deleting"),
     ]);
+}
+
+#[test]
+fn a_wait_tells_since_when_and_stays_the_same() {
+    let without_address = || {
+        let mut observed = observed();
+        observed.claims[0].address = None;
+        observed
+    };
+    let without_data = || Observed { bootstrap: Bootstrap::Missing { secret: "s".to_owned() }, ..observed() };
+    let running_clone = |look: &mut Look| look.clones = vec![task("VirtualMachine.clone", TaskState::Running)];
+    let guest = GuestState { host_name: Some("node".to_owned()), nics: Vec::new() };
+    let asked = observed().recorded(VirtualMachine { guest, ..running() }).deleting();
+    let asked = asked.with(|vm| vm.spec.power_off_mode = Some(PowerOffMode::TrySoft));
+    for (observed, expected) in [
+        (without_address(), "waiting for addresses: node-0-0 from InClusterIPPool pool since 08:00:00"),
+        (without_data(), "waiting for secret s with the machine configuration since 08:00:00"),
+        (Observed { owner: None, ..observed() }, "waiting for the Machine and the Cluster that this machine belongs to since 08:00:00"),
+        (
+            observed().intended().look(running_clone),
+            "waiting for a running clone of /dc1/vm/talos whose outcome is not known yet since 07:59:55",
+        ),
+        (observed().intended().deleting().look(running_clone), "waiting for a running clone whose outcome is not known yet since 07:59:55"),
+        (
+            observed().task("VirtualMachine.destroy", TaskState::Running).deleting(),
+            "waiting for VirtualMachine.destroy (task-1) to end since 08:00:00",
+        ),
+        (asked, "waiting for node to shut down since 08:00:00 (limit 08:05:00)"),
+    ] {
+        let planned = plan(&observed);
+        assert_eq!(message(&planned), expected);
+        let status = status::status(&observed, &planned, None);
+        let later = Observed { now: now() + SignedDuration::from_secs(3), ..observed }.with(|vm| vm.status = Some(status.clone()));
+        assert_eq!(status::status(&later, &plan(&later), None), status, "{expected}");
+    }
+    let failed = plan(&observed().task("VirtualMachine.clone", TaskState::Failed(report("NoDiskSpace"))));
+    assert!(message(&failed).ends_with("; next attempt at 08:01:00"), "{}", message(&failed));
 }
 
 #[test]
