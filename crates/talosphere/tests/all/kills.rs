@@ -73,16 +73,24 @@ impl World {
         let material = own_material(&seams);
         let mut site = material.site().unwrap();
         change(&mut site);
-        Self::over(site, material, &root().join("examples"), seams).await
+        Self::over(site, material, &root().join("examples"), seams, 0.0).await
+    }
+
+    /// Where vCenter takes its time: at 0.1 as much as a real one.
+    async fn paced(set: &[&str], speed: f64) -> Self {
+        let seams = Seams::of_process().unwrap();
+        let mut material: Material = own_material(&seams);
+        material.set = set.iter().map(|text| (*text).to_owned()).collect();
+        Self::over(material.site().unwrap(), material, &root().join("examples"), seams, speed).await
     }
 
     /// With these manifests; the files of `folder` are copied to where the shell is.
     pub async fn with(material: Material, folder: &std::path::Path, seams: Seams) -> Self {
-        Self::over(material.site().unwrap(), material, folder, seams).await
+        Self::over(material.site().unwrap(), material, folder, seams, 0.0).await
     }
 
-    async fn over(site: simulator::vcenter::Site, material: Material, folder: &std::path::Path, seams: Seams) -> Self {
-        let simulator = simulate::start(site, 0.0, material.neighbours.clone(), &seams).await.unwrap();
+    async fn over(site: simulator::vcenter::Site, material: Material, folder: &std::path::Path, seams: Seams, speed: f64) -> Self {
+        let simulator = simulate::start(site, speed, material.neighbours.clone(), &seams).await.unwrap();
         let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = proxy.local_addr().unwrap();
         tokio::spawn({
@@ -246,6 +254,48 @@ const UP: &[&str] = &[
     "90s",
 ];
 
+const DELETE: &[&str] = &["delete", "cluster", "demo", "-n", "team", "--yes", "--timeout", "90s"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delete_during_a_clone_leaves_no_machine() {
+    for is_recorded in [false, true] {
+        // A clone takes some fifteen seconds.
+        let mut world = World::paced(&["CONTROL_PLANE_MACHINE_COUNT=1", "WORKER_MACHINE_COUNT=0"], 0.05).await;
+        let open = |world: &World| world.simulator.vcenter().open_tasks();
+        if is_recorded {
+            let process = world.shell.start(UP);
+            let limit = tokio::time::Instant::now() + Duration::from_secs(60);
+            while open(&world) == 0 {
+                assert!(tokio::time::Instant::now() < limit, "nothing is cloned\n{}", process.stderr());
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            // The answer is recorded within moments.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            kill(&process.child);
+            tokio::task::block_in_place(|| process.wait());
+            world.survive(DELETE, &[C(V, "CancelTask", Before), C(V, "CancelTask", After)]).await;
+        } else {
+            world.die(UP, &C(V, "CloneVM_Task", After)).await;
+            assert_eq!(open(&world), 1, "the clone runs on");
+            world.survive(DELETE, &[C(V, "Retrieve", Before), C(V, "Retrieve", After)]).await;
+        }
+        assert_eq!(open(&world), 0, "is_recorded {is_recorded}");
+        world.rest("after deletion", 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_while_a_volume_is_detached_leaves_the_volume_alone() {
+    let mut world = World::start(&["CONTROL_PLANE_MACHINE_COUNT=1", "WORKER_MACHINE_COUNT=0"]).await;
+    world.survive(UP, &[]).await;
+    let person = world.simulator.vcenter().person();
+    let name = world.simulator.truth().vms.iter().find(|vm| !vm.is_template).unwrap().name.clone();
+    person.attach_volume(&person.find(&name).unwrap(), 1).unwrap();
+    world.survive(DELETE, &[C(V, "ReconfigVM_Task", Before), C(V, "ReconfigVM_Task", After)]).await;
+    world.rest("after deletion", 0);
+    assert_eq!(world.simulator.vcenter().volumes().len(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_at_any_step_is_harmless() {
     let mut world = World::start(&["CONTROL_PLANE_MACHINE_COUNT=3", "WORKER_MACHINE_COUNT=2"]).await;
@@ -298,7 +348,7 @@ async fn a_kill_at_any_step_is_harmless() {
     world.rest("after scaling down", 4);
     world
         .survive(
-            &["delete", "cluster", "demo", "-n", "team", "--yes", "--timeout", "90s"],
+            DELETE,
             &[
                 C(V, "PowerOffVM_Task", Before),
                 C(V, "PowerOffVM_Task", After),
@@ -362,7 +412,7 @@ async fn a_kill_at_any_step_is_harmless() {
     // And all of it goes: steps that only touch Kubernetes.
     world
         .survive(
-            &["delete", "cluster", "demo", "-n", "team", "--yes", "--timeout", "90s"],
+            DELETE,
             &[
                 G("infrastructure.cluster.x-k8s.io/v1beta2", "VSphereVM", "vspherevms", "demo"),
                 G("cluster.x-k8s.io/v1beta2", "Cluster", "clusters", "demo"),
@@ -391,7 +441,7 @@ async fn a_kill_at_any_step_is_harmless() {
     assert!(tokio::task::block_in_place(|| up.wait()).success());
     let grow = ["scale", "machinedeployment/demo-workers", "--replicas", "4", "-n", "team", "--timeout", "90s"];
     world.die(&grow, &C(V, "CloneVM_Task", After)).await;
-    world.survive(&["delete", "cluster", "demo", "-n", "team", "--yes", "--timeout", "90s"], &[C(V, "Destroy_Task", Before)]).await;
+    world.survive(DELETE, &[C(V, "Destroy_Task", Before)]).await;
     world.rest("after a deletion in the middle of a clone", 0);
     kills += world.kills;
     assert!(kills >= 60, "{kills} kills");
