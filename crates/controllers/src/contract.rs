@@ -49,6 +49,9 @@ pub struct ExternalSpec {
     pub replicas: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// A machine's network, for the addresses that it fixes. Providers write it in their own ways.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub network: Value,
 }
 
 /// `status.initialization` of a contract object.

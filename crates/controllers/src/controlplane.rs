@@ -1,17 +1,24 @@
 //! What the Talos controllers share: a cluster's secrets bundle as its Secret holds it, and the addresses of its control planes.
 //!
 //! Addresses are machines' own. The cluster's endpoint (a VIP, a balancer) is left out: it is gone when etcd has no quorum, exactly when
-//! nodes must be reached. Only for a single machine the two may be the same address.
+//! nodes must be reached. It counts only where it is a machine's own address: given to it by an IPAddress or in its specification
+//! ([`Givens`]), or reported by the one machine that there is. What mere guest tools report is whatever the interface carries, a VIP included.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use api::cluster::{Cluster, Machine};
+use api::ipam::{IPAddress, IPAddressClaim};
 use api::meta::MachineAddressType;
 use api::names::{labels, secrets};
 use k8s_openapi::api::core::v1::Secret;
+use runtime::reconcile::Store;
+use serde_json::Value;
 use talos::secrets::{Bundle, SecretsError};
+
+use crate::Wiring;
+use crate::contract::{ContractError, Externals};
 
 /// A bundle's Secret that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,13 +106,62 @@ pub fn endpoint_host(cluster: &Cluster) -> Option<&str> {
     cluster.spec.control_plane_endpoint.host.as_deref().filter(|host| !host.is_empty())
 }
 
-/// The address to reach a control plane at: internal before external ones, never the endpoint's unless there is one machine only.
-pub fn address(machine: &Machine, endpoint_host: Option<&str>, is_only: bool) -> Option<String> {
-    addresses(machine, endpoint_host, is_only).into_iter().next()
+/// Where it stands which addresses machines were given.
+#[derive(Clone, Debug)]
+pub struct Givens {
+    pub infrastructure: Externals,
+    pub claims: Store<IPAddressClaim>,
+    pub addresses: Store<IPAddress>,
 }
 
-/// All addresses to reach a control plane at, as [`address`] has it.
-pub fn addresses(machine: &Machine, endpoint_host: Option<&str>, is_only: bool) -> Vec<String> {
+impl Givens {
+    pub fn of(wiring: &Wiring) -> Self {
+        Self { infrastructure: wiring.externals.clone(), claims: wiring.stores.get(), addresses: wiring.stores.get() }
+    }
+
+    /// Those of the machines that were given the address `host`, by name. Looked up only for those that have it.
+    ///
+    /// # Errors
+    /// When the machines' infrastructure objects cannot be listed.
+    pub async fn holders(&self, machines: &[Arc<Machine>], host: Option<&str>) -> Result<BTreeSet<String>, ContractError> {
+        let mut holders = BTreeSet::new();
+        let Some(host) = host else { return Ok(holders) };
+        for machine in machines {
+            let has_it = machine.status.iter().flat_map(|status| &status.addresses).any(|address| address.address == host);
+            if has_it && (self.has_claimed(machine, host) || self.has_fixed(machine, host).await?) {
+                holders.insert(machine.metadata.name.clone().unwrap_or_default());
+            }
+        }
+        Ok(holders)
+    }
+
+    /// An IPAddress of it is held by a claim of the machine's infrastructure.
+    fn has_claimed(&self, machine: &Machine, host: &str) -> bool {
+        let namespace = machine.metadata.namespace.as_deref().unwrap_or_default();
+        let infrastructure = &machine.spec.infrastructure_ref.name;
+        let claims = self.addresses.in_namespace(namespace).into_iter().filter(|address| address.spec.address == host);
+        let mut claims = claims.filter_map(|address| self.claims.get_in(namespace, &address.spec.claim_ref.name));
+        claims.any(|claim| claim.metadata.owner_references.iter().flatten().any(|owner| owner.name == *infrastructure))
+    }
+
+    /// The machine's specification fixes it.
+    async fn has_fixed(&self, machine: &Machine, host: &str) -> Result<bool, ContractError> {
+        let namespace = machine.metadata.namespace.as_deref().unwrap_or_default();
+        let object = self.infrastructure.find(namespace, Some(&machine.spec.infrastructure_ref)).await?;
+        let devices = object.found().and_then(|object| object.spec.network.get("devices")?.as_array()).cloned().unwrap_or_default();
+        let fixed = devices.iter().filter_map(|device| device.get("ipAddrs")?.as_array()).flatten().filter_map(Value::as_str);
+        Ok(fixed.map(|address| address.split('/').next().unwrap_or_default()).any(|address| address == host))
+    }
+}
+
+/// The address to reach a control plane at: internal before external ones, and not the endpoint's unless it `is_own`.
+pub fn address(machine: &Machine, endpoint_host: Option<&str>, is_own: bool, is_only: bool) -> Option<String> {
+    addresses(machine, endpoint_host.filter(|_| !is_own), is_only).into_iter().next()
+}
+
+/// All addresses to reach a control plane at. The endpoint's, where it is not the machine's own, counts only for a single machine without
+/// another one.
+fn addresses(machine: &Machine, endpoint_host: Option<&str>, is_only: bool) -> Vec<String> {
     let known = machine.status.as_ref().map(|status| status.addresses.as_slice()).unwrap_or_default();
     let of =
         |wanted: MachineAddressType| known.iter().filter(move |address| address.type_ == wanted).map(|address| address.address.as_str());
@@ -127,10 +183,12 @@ pub fn addresses(machine: &Machine, endpoint_host: Option<&str>, is_only: bool) 
     own
 }
 
-/// All control planes' addresses, sorted as text, as upstream writes them into the client configuration.
-pub fn endpoints(machines: &[Arc<Machine>], endpoint_host: Option<&str>) -> Vec<String> {
+/// All control planes' addresses, sorted as text, as upstream writes them into the client configuration. `holders` have the endpoint's as
+/// their own.
+pub fn endpoints(machines: &[Arc<Machine>], endpoint_host: Option<&str>, holders: &BTreeSet<String>) -> Vec<String> {
     let alive: Vec<&Arc<Machine>> = machines.iter().filter(|machine| machine.metadata.deletion_timestamp.is_none()).collect();
-    let mut all: Vec<String> = alive.iter().flat_map(|machine| addresses(machine, endpoint_host, alive.len() == 1)).collect();
+    let foreign = |machine: &Machine| endpoint_host.filter(|_| !machine.metadata.name.as_ref().is_some_and(|name| holders.contains(name)));
+    let mut all: Vec<String> = alive.iter().flat_map(|machine| addresses(machine, foreign(machine), alive.len() == 1)).collect();
     all.sort();
     all.dedup();
     all
@@ -160,6 +218,13 @@ mod tests {
         let both = machine(&[(ExternalIP, "10.0.0.4"), (InternalIP, "10.1.0.4"), (ExternalIP, "fe80::1"), (ExternalIP, "127.0.0.1")]);
         assert_eq!(addresses(&both, None, false), ["10.1.0.4", "10.0.0.4"]);
         let machines = [Arc::new(machine(&[(ExternalIP, "10.0.0.5")])), Arc::new(with_vip)];
-        assert_eq!(endpoints(&machines, Some("10.0.0.9")), ["10.0.0.4", "10.0.0.5"]);
+        assert_eq!(endpoints(&machines, Some("10.0.0.9"), &BTreeSet::new()), ["10.0.0.4", "10.0.0.5"]);
+        // Its own address it keeps, however many machines there are.
+        assert_eq!(address(&only, Some("10.0.0.9"), true, false).as_deref(), Some("10.0.0.9"));
+        let mut holder = only.clone();
+        holder.metadata.name = Some("cp-1".to_owned());
+        let machines = [Arc::new(machine(&[(ExternalIP, "10.0.0.5")])), Arc::new(holder)];
+        assert_eq!(endpoints(&machines, Some("10.0.0.9"), &BTreeSet::from(["cp-1".to_owned()])), ["10.0.0.5", "10.0.0.9"]);
+        assert_eq!(endpoints(&machines, Some("10.0.0.9"), &BTreeSet::new()), ["10.0.0.5"]);
     }
 }

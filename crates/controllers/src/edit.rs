@@ -81,13 +81,6 @@ impl<'a> Edit<'a> {
         if is_set { self } else { self.put("labels", key, json!(value)) }
     }
 
-    /// Takes a label away.
-    #[must_use]
-    pub fn without_label(self, key: &str) -> Self {
-        let is_set = self.meta.labels.as_ref().is_some_and(|labels| labels.contains_key(key));
-        if is_set { self.put("labels", key, Value::Null) } else { self }
-    }
-
     /// Sets an annotation.
     #[must_use]
     pub fn annotation(self, key: &str, value: &str) -> Self {

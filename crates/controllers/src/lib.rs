@@ -32,6 +32,7 @@ pub mod machinedeployment;
 pub mod machinehealthcheck;
 pub mod machineset;
 pub mod mirror;
+pub mod naming;
 pub mod status;
 pub mod talosconfig;
 pub mod taloscontrolplane;

@@ -27,6 +27,8 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 pub const WORK_TIMEOUT: Duration = Duration::from_secs(30);
 /// A node leaves etcd by trying for up to five minutes; a client that gives up earlier leaves a half-removed member.
 pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(6 * 60);
+/// The directory that etcd makes when a node begins or joins a cluster. Leaving takes it away.
+pub const ETCD_DATA: &str = "/var/lib/etcd/member";
 
 /// What a node runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -127,6 +129,8 @@ pub trait TalosApi: fmt::Debug + Send + Sync {
     async fn bootstrap(&self) -> Result<(), TalosError>;
     async fn etcd_members(&self) -> Result<Vec<EtcdMember>, TalosError>;
     async fn etcd_status(&self) -> Result<EtcdStatus, TalosError>;
+    /// Whether a member's data lies on this node's disk: the same question that the node asks itself before it lets etcd begin.
+    async fn has_etcd_data(&self) -> Result<bool, TalosError>;
     /// Removes a member whose node is gone for good.
     async fn etcd_remove_member(&self, id: MemberId) -> Result<(), TalosError>;
     /// Hands leadership to another member, if this node has it.

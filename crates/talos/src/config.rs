@@ -12,9 +12,8 @@ use std::fmt;
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::contract::Contract;
 use crate::patch::PatchError;
-use crate::secrets::Bundle;
+use crate::secrets::{Bundle, EncryptionSecret, PemPair, SecretsError};
 use crate::yaml::{self, Layout, YamlError};
 
 pub use generate::{Cni, Input, generate};
@@ -173,10 +172,40 @@ impl MachineConfig {
     }
 
     /// The Kubernetes authority in it (certificate and key as PEM), when it has one with a key: control planes only.
-    pub fn kubernetes_authority(&self) -> Option<crate::secrets::PemPair> {
+    pub fn kubernetes_authority(&self) -> Option<PemPair> {
         let legacy = self.legacy().ok()?;
         let part = |name: &str| generate::decode_pem(legacy.pointer(&format!("/cluster/ca/{name}"))?.as_str()?);
-        Some(crate::secrets::PemPair { certificate: part("crt")?, key: part("key").filter(|key| !key.is_empty())? })
+        Some(PemPair { certificate: part("crt")?, key: part("key").filter(|key| !key.is_empty())? })
+    }
+
+    /// The secrets bundle that a control plane's configuration was made from: every part of it stands there. A worker's lacks the keys.
+    ///
+    /// # Errors
+    /// Naming the first part that is not there or cannot be used.
+    pub fn bundle(&self) -> Result<Bundle, SecretsError> {
+        let legacy = self.legacy().ok();
+        let found = |path: &str| legacy?.pointer(path)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+        let text = |path: &'static str| found(path).ok_or(SecretsError::Missing { path });
+        let pem = |path: &'static str| generate::decode_pem(&text(path)?).ok_or(SecretsError::NotBase64 { path });
+        let pair = |certificate, key| Ok::<_, SecretsError>(PemPair { certificate: pem(certificate)?, key: pem(key)? });
+        let encryption = match found("/cluster/aescbcEncryptionSecret") {
+            Some(secret) => EncryptionSecret::AesCbc(secret),
+            None => EncryptionSecret::Secretbox(text("/cluster/secretboxEncryptionSecret")?),
+        };
+        let bundle = Bundle {
+            cluster_id: text("/cluster/id")?,
+            cluster_secret: text("/cluster/secret")?,
+            bootstrap_token: text("/cluster/token")?,
+            encryption,
+            trustd_token: text("/machine/token")?,
+            etcd: pair("/cluster/etcd/ca/crt", "/cluster/etcd/ca/key")?,
+            kubernetes: pair("/cluster/ca/crt", "/cluster/ca/key")?,
+            aggregator: pair("/cluster/aggregatorCA/crt", "/cluster/aggregatorCA/key")?,
+            service_account_key: pem("/cluster/serviceAccount/key")?,
+            os: pair("/machine/ca/crt", "/machine/ca/key")?,
+        };
+        bundle.validate()?;
+        Ok(bundle)
     }
 }
 
@@ -239,16 +268,4 @@ pub fn patched(mut config: MachineConfig, patches: &Patches<'_>) -> Result<Rende
         config.check_keys()?;
     }
     Ok(Rendered { config, warnings })
-}
-
-/// A contract's newest and oldest, for messages; re-exported so that callers need one module.
-pub fn supported() -> (Contract, Contract) {
-    (Contract::OLDEST, Contract::NEWEST)
-}
-
-/// The bundle as far as a configuration shows it: used to compare what a machine was given with what the cluster has.
-pub fn carries_authority_of(config: &MachineConfig, bundle: &Bundle) -> bool {
-    let Ok(legacy) = config.legacy() else { return false };
-    let certificate = legacy.pointer("/machine/ca/crt").and_then(Value::as_str).and_then(generate::decode_pem);
-    certificate.is_some_and(|certificate| certificate.trim() == bundle.os.certificate.trim())
 }

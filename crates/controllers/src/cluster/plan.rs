@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::contract::Referenced;
+use crate::controlplane::is_control_plane;
 use crate::edit::{controller_reference, has_finalizer, is_deleting, is_paused};
 use crate::workload::Connection;
 
@@ -75,11 +76,6 @@ pub struct Plan {
     pub steps: Vec<Step>,
     pub is_paused: bool,
     pub deletion: Option<Deletion>,
-}
-
-/// Whether a Machine belongs to the control plane.
-pub fn is_control_plane(machine: &Machine) -> bool {
-    machine.metadata.labels.as_ref().is_some_and(|known| known.contains_key(labels::CONTROL_PLANE))
 }
 
 /// Decides for one Cluster.

@@ -11,9 +11,10 @@ use jiff::{SignedDuration, Timestamp};
 use runtime::reconcile::Wait;
 use serde_json::Value;
 
-use super::plan::{Deletion, Observed, Plan, is_control_plane};
+use super::plan::{Deletion, Observed, Plan};
 use crate::aggregate::{self, Member, Reasons};
 use crate::contract::{External, Referenced};
+use crate::controlplane::is_control_plane;
 use crate::mirror;
 use crate::status::set_paused;
 use crate::workload::Connection;

@@ -11,14 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::cluster::{Cluster, Machine};
+use api::meta::ContractReference;
 use api::names::annotations;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use runtime::reconcile::{Action, Error, ObjectKey, Reconciler, Store};
 
-use crate::cluster::plan::is_control_plane;
 use crate::contract::{ExternalKey, Referenced};
-use crate::edit::is_deleting;
+use crate::controlplane::is_control_plane;
+use crate::edit::{controller_reference, is_deleting};
+use crate::taloscontrolplane::plan::ETCD_HOOK;
 use crate::{Started, Wiring};
 use act::Act;
 use plan::Observed;
@@ -28,9 +30,20 @@ pub const NAME: &str = "machine";
 /// The index of Machines by the objects that they reference.
 pub const BY_REFERENCE: &str = "references";
 
+/// The index of Machines that are being deleted by the control plane whose hook holds them.
+const BY_HOLDER: &str = "holders";
+
 struct Machines {
     act: Act,
     store: Store<Machine>,
+}
+
+/// What controls a Machine that etcd's hook holds while it is being deleted.
+fn holder(machine: &Machine) -> Option<ContractReference> {
+    let is_held = machine.metadata.annotations.as_ref().is_some_and(|known| known.contains_key(ETCD_HOOK));
+    let owner = controller_reference(&machine.metadata).filter(|_| is_held && is_deleting(&machine.metadata))?;
+    let api_group = owner.api_version.split_once('/').map_or("", |(group, _)| group).to_owned();
+    Some(ContractReference { api_group, kind: owner.kind.clone(), name: owner.name.clone() })
 }
 
 /// Adds the index of Machines by the objects that they reference, when it is not there.
@@ -46,6 +59,10 @@ pub fn index(store: &Store<Machine>) {
 pub fn start(wiring: &Wiring) -> Started {
     let store = wiring.stores.get::<Machine>();
     index(&store);
+    store.index(BY_HOLDER, |machine| {
+        let namespace = machine.metadata.namespace.as_deref().unwrap_or_default();
+        holder(machine).iter().map(|reference| ExternalKey::of(namespace, reference).to_string()).collect()
+    });
     let act = Act { wiring: wiring.clone(), clusters: wiring.stores.get::<Cluster>(), machines: store.clone() };
     let of_cluster = {
         let store = store.clone();
@@ -63,7 +80,8 @@ pub fn start(wiring: &Wiring) -> Started {
         .limit(100);
     let waker = controller.waker();
     wiring.externals.subscribe(move |name| {
-        for machine in store.indexed(BY_REFERENCE, &name.to_string()) {
+        let name = name.to_string();
+        for machine in store.indexed(BY_REFERENCE, &name).into_iter().chain(store.indexed(BY_HOLDER, &name)) {
             waker.wake(&ObjectKey::of(&machine.metadata));
         }
     });
@@ -107,6 +125,7 @@ impl Machines {
             Some(cluster) => wiring.externals.find(&namespace, cluster.spec.control_plane_ref.as_ref()).await?,
             None => Referenced::None,
         };
+        let owner = wiring.externals.find(&namespace, holder(&machine).as_ref()).await?;
         let siblings = self.store.of_cluster(&namespace, &machine.spec.cluster_name);
         let staying = siblings.iter().filter(|sibling| is_control_plane(sibling) && !is_deleting(&sibling.metadata));
         let control_plane_machines = staying.count();
@@ -123,6 +142,7 @@ impl Machines {
             bootstrap,
             infrastructure,
             control_plane,
+            owner,
             control_plane_machines,
         })
     }

@@ -23,6 +23,7 @@ use serde_json::Value;
 use super::node;
 use crate::contract::{External, Referenced};
 use crate::edit::{controller_reference, has_finalizer, is_deleting, is_paused};
+use crate::taloscontrolplane::plan::ETCD_HOOK;
 use crate::workload::Connection;
 
 /// How long the deletion of a Node may take when the Machine does not say.
@@ -38,6 +39,8 @@ pub struct Observed {
     pub infrastructure: Referenced,
     /// The cluster's control-plane object, for the question whether all of it goes.
     pub control_plane: Referenced,
+    /// The object that controls the Machine, where its hook counts.
+    pub owner: Referenced,
     /// Control-plane Machines of the cluster that are not being deleted, this one included.
     pub control_plane_machines: usize,
     pub connection: Connection,
@@ -249,7 +252,10 @@ fn stage(observed: &Observed, plan: &mut Plan) -> Deletion {
     if !pre_drain.is_empty() {
         return Deletion::PreDrainHook { hooks: pre_drain };
     }
-    let pre_terminate = hooks(meta, annotations::PRE_TERMINATE_HOOK_PREFIX);
+    let mut pre_terminate = hooks(meta, annotations::PRE_TERMINATE_HOOK_PREFIX);
+    if is_etcd_let_go(observed) {
+        pre_terminate.retain(|hook| hook != ETCD_HOOK);
+    }
     if !pre_terminate.is_empty() {
         return Deletion::PreTerminateHook { hooks: pre_terminate };
     }
@@ -288,6 +294,14 @@ fn stage(observed: &Observed, plan: &mut Plan) -> Deletion {
     Deletion::Completed
 }
 
+/// Whether nobody is left to take etcd's hook off: the control plane that put it on is gone, or all of the cluster goes.
+fn is_etcd_let_go(observed: &Observed) -> bool {
+    let is_cluster_going = observed.cluster.as_ref().is_none_or(|cluster| is_deleting(&cluster.metadata));
+    let controller = controller_reference(&observed.machine.metadata).map(|owner| &owner.uid);
+    let has_control_plane = observed.owner.found().is_some_and(|owner| owner.metadata.uid.as_ref() == controller);
+    is_cluster_going || !has_control_plane
+}
+
 /// Whether the Node is to be deleted with its Machine: not when the cluster or its control plane goes as a whole, and not the last
 /// control plane's.
 fn is_node_deleted(observed: &Observed) -> bool {
@@ -297,7 +311,7 @@ fn is_node_deleted(observed: &Observed) -> bool {
         Referenced::Missing { .. } => true,
         Referenced::Found(object) => object.is_deleting(),
     };
-    let is_control_plane = crate::cluster::plan::is_control_plane(&observed.machine);
+    let is_control_plane = crate::controlplane::is_control_plane(&observed.machine);
     let is_last = is_control_plane && observed.control_plane_machines == 0;
     !is_cluster_going && !is_control_plane_going && !is_last
 }

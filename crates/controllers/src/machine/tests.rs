@@ -75,6 +75,7 @@ fn settled() -> Observed {
         bootstrap: external("TalosConfig", &bootstrap()),
         infrastructure: external("VSphereMachine", &infrastructure()),
         control_plane: Referenced::None,
+        owner: Referenced::None,
         control_plane_machines: 3,
         connection: Connection::Connected { since: at("08:00:00") },
         away_since: None,
@@ -304,6 +305,27 @@ fn readiness_lasts_before_it_is_availability() {
     assert_eq!(condition.message, "waiting for 60 s of being ready, until 08:01:05");
     let later = Observed { now: at("08:01:05"), ..waiting };
     assert_eq!(get(&told(&later).conditions, "Available").unwrap().status, Status::True);
+}
+
+#[test]
+fn etcds_hook_holds_while_somebody_can_take_it_off() {
+    let hook = "pre-terminate.delete.hook.machine.cluster.x-k8s.io/etcd-member";
+    let owner = json!([{"apiVersion": "controlplane.cluster.x-k8s.io/v1alpha3", "kind": "TalosControlPlane", "name": "cp", "uid": "cp", "controller": true}]);
+    let held = changed(&changed(&settled(), &going()), &json!({"metadata": {"annotations": {hook: ""}, "ownerReferences": owner}}));
+    let with = |owner: Referenced| Observed { owner, ..held.clone() };
+    let living = with(external("TalosControlPlane", &json!({"metadata": {"uid": "cp"}})));
+    assert_eq!(plan(&living).deletion, Some(Deletion::PreTerminateHook { hooks: vec![hook.into()] }));
+    let cluster_goes = Observed { cluster: Some(cluster(&going())), ..living.clone() };
+    for free in
+        [with(missing("TalosControlPlane")), with(external("TalosControlPlane", &json!({"metadata": {"uid": "another"}}))), cluster_goes]
+    {
+        assert_eq!(plan(&free).steps, [Step::DeleteInfrastructure]);
+    }
+    let both = changed(
+        &with(missing("TalosControlPlane")),
+        &json!({"metadata": {"annotations": {"pre-terminate.delete.hook.machine.cluster.x-k8s.io/b": ""}}}),
+    );
+    assert!(matches!(plan(&both).deletion, Some(Deletion::PreTerminateHook { hooks }) if hooks.len() == 1), "others' hooks hold");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use api::names::{annotations, labels};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 
-use crate::cluster::plan::is_control_plane;
+use crate::controlplane::is_control_plane;
 use crate::edit::{is_deleting, is_paused};
 use crate::workload::Connection;
 

@@ -22,7 +22,7 @@ use talos::secrets::{Bundle, PemPair, SecretsError};
 use thiserror::Error;
 use tokio::sync::Mutex;
 
-use super::plan::{Observed, Step};
+use super::plan::{Observed, Origin, Step};
 use crate::Wiring;
 use crate::controlplane::{Bundles, UnusableBundle};
 use crate::edit::{Edit, controller_of};
@@ -78,6 +78,7 @@ impl ActError {
 pub struct Outcome {
     /// What the patches are to be warned about.
     pub warnings: Vec<String>,
+    pub is_bundle_restored: bool,
 }
 
 /// The writers that steps go through.
@@ -112,6 +113,11 @@ impl Act {
             Step::CreateBundle => {
                 self.create_bundle(observed).await?;
                 "create-bundle"
+            }
+            Step::RestoreBundle => {
+                self.restore_bundle(observed).await?;
+                outcome.is_bundle_restored = true;
+                "restore-bundle"
             }
             Step::ReplaceBundle => {
                 self.replace_bundle(observed).await?;
@@ -209,8 +215,21 @@ impl Act {
             return Ok(());
         }
         let bundle = self.make_bundle(observed, &cluster).await?;
+        self.store_bundle(&cluster, &bundle).await
+    }
+
+    async fn restore_bundle(&self, observed: &Observed) -> Result<(), ActError> {
+        let (cluster, Origin::Lives(Ok(bundle))) = (Self::cluster(observed)?, &observed.origin) else { return Ok(()) };
+        let _making = self.making.lock().await;
+        if self.bundle(&cluster).await.is_ok() {
+            return Ok(());
+        }
+        self.store_bundle(&cluster, bundle).await
+    }
+
+    async fn store_bundle(&self, cluster: &Cluster, bundle: &Bundle) -> Result<(), ActError> {
         let name = secrets::talos(cluster.metadata.name.as_deref().unwrap_or_default());
-        let present = self.create(&cluster, &name, &[(secrets::BUNDLE, bundle.to_yaml())]).await?;
+        let present = self.create(cluster, &name, &[(secrets::BUNDLE, bundle.to_yaml())]).await?;
         // What is there counts, not what was made.
         self.bundles.read(&present)?;
         Ok(())

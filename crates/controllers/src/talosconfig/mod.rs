@@ -14,22 +14,27 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Resource as _;
 use runtime::reconcile::{Action, Error, EventType, ObjectKey, Reconciler, Recorder, Store};
 use talos::clientconfig::ClientConfig;
+use talos::config::{MachineConfig, MachineType};
+use talos::secrets::Bundle;
 
-use crate::controlplane::{self, Bundles, Readings, is_control_plane};
+use crate::controlplane::{self, Bundles, Givens, Readings, endpoint_host, is_control_plane};
 use crate::edit::{cluster_name, controller_reference};
 use crate::{Started, Wiring};
 use act::{Act, ActError};
-use plan::{Observed, Presence, Step};
+use plan::{Observed, Origin, Presence, Step};
 use status::Acted;
 
 /// The controller's name.
 pub const NAME: &str = "talosconfig";
+/// What the names of Secrets with machines' configurations end in.
+const DATA_SUFFIX: &str = "-bootstrap-data";
 
 struct Configs {
     act: Act,
     machines: Store<Machine>,
     clusters: Store<Cluster>,
     clients: Readings<Result<Arc<ClientConfig>, String>>,
+    givens: Givens,
     recorder: Recorder,
 }
 
@@ -40,11 +45,13 @@ pub fn start(wiring: &Wiring) -> Started {
     let machines = wiring.stores.get::<Machine>();
     let clusters = wiring.stores.get::<Cluster>();
     let act = Act { wiring: wiring.clone(), configs: configs.clone(), secrets, bundles: Bundles::default(), making: Arc::default() };
+    let givens = Givens::of(wiring);
     let reconciler = Configs {
         act,
         machines: machines.clone(),
         clusters: clusters.clone(),
         clients: Readings::default(),
+        givens: givens.clone(),
         recorder: wiring.recorder.of("talosconfig-controller"),
     };
     let (by_machine, by_cluster, by_secret) = (configs.clone(), configs.clone(), configs);
@@ -55,7 +62,9 @@ pub fn start(wiring: &Wiring) -> Started {
             let key = ObjectKey::of(&cluster.metadata);
             by_cluster.of_cluster(key.namespace(), &key.name).iter().map(|config| ObjectKey::of(&config.metadata)).collect()
         })
-        .watches(move |secret: &Secret| woken_by_secret(&by_secret, secret));
+        .watches(move |secret: &Secret| woken_by_secret(&by_secret, secret))
+        .reads(&givens.claims)
+        .reads(&givens.addresses);
     wiring.started(controller)
 }
 
@@ -90,7 +99,7 @@ fn woken_by_secret(configs: &Store<TalosConfig>, secret: &Secret) -> Vec<ObjectK
 }
 
 impl Configs {
-    fn observe(&self, config: Arc<TalosConfig>) -> Observed {
+    async fn observe(&self, config: Arc<TalosConfig>) -> Result<Observed, Error> {
         let wiring = &self.act.wiring;
         let key = ObjectKey::of(&config.metadata);
         let namespace = key.namespace();
@@ -101,10 +110,18 @@ impl Configs {
         let name = cluster.as_ref().and_then(|cluster| cluster.metadata.name.clone()).unwrap_or_default();
         let mut control_planes = self.machines.of_cluster(namespace, &name);
         control_planes.retain(|machine| is_control_plane(machine));
+        let holders = self.givens.holders(&control_planes, cluster.as_ref().and_then(|cluster| endpoint_host(cluster))).await?;
         let secret = |name: String| self.act.secrets.get_in(namespace, &name);
         let presence = |secret: Option<Arc<Secret>>| if secret.is_some() { Presence::Present } else { Presence::Absent };
-        Observed {
-            bundle: secret(secrets::talos(&name)).map(|secret| self.act.bundles.read(&secret)),
+        let bundle = secret(secrets::talos(&name)).map(|secret| self.act.bundles.read(&secret));
+        let origin = match &cluster {
+            Some(cluster) if bundle.is_none() => self.origin(namespace, cluster),
+            _ => Origin::New,
+        };
+        Ok(Observed {
+            bundle,
+            origin,
+            holders,
             ca: presence(secret(secrets::ca(&name))),
             data: presence(machine.as_ref().and_then(|machine| {
                 let given = machine.spec.bootstrap.data_secret_name.clone();
@@ -122,7 +139,38 @@ impl Configs {
             machine,
             cluster,
             config,
+        })
+    }
+
+    /// Whether a cluster without bundle was begun with one, and what its control planes' data give back of it.
+    fn origin(&self, namespace: &str, cluster: &Cluster) -> Origin {
+        let name = cluster.metadata.name.as_deref().unwrap_or_default();
+        let machines = self.machines.of_cluster(namespace, name);
+        let is_configured = |machine: &Arc<Machine>| {
+            let bootstrap = &machine.spec.bootstrap;
+            bootstrap.data_secret_name.is_some() && bootstrap.config_ref.as_ref().is_some_and(|reference| reference.kind == "TalosConfig")
+        };
+        let is_initialized = cluster.status.as_ref().is_some_and(|status| status.initialization.control_plane_initialized == Some(true));
+        let mut data = self.act.secrets.of_cluster(namespace, name);
+        data.retain(|secret| secret.metadata.name.as_ref().is_some_and(|name| name.ends_with(DATA_SUFFIX)));
+        if data.is_empty() && !is_initialized && !machines.iter().any(is_configured) {
+            return Origin::New;
         }
+        let configs = data.iter().filter_map(|secret| MachineConfig::from_yaml(controlplane::text(secret, secrets::VALUE)?).ok());
+        let planes = configs.filter(|config| config.machine_type().is_ok_and(MachineType::is_control_plane));
+        let (mut whole, mut reason) = (Vec::<Bundle>::new(), "no control plane's bootstrap data is there".to_owned());
+        for config in planes {
+            match config.bundle() {
+                Ok(bundle) if whole.contains(&bundle) => {}
+                Ok(bundle) => whole.push(bundle),
+                Err(error) => reason = format!("a control plane's bootstrap data do not hold it: {error}"),
+            }
+        }
+        Origin::Lives(match whole.as_slice() {
+            [bundle] => Ok(Arc::new(bundle.clone())),
+            [] => Err(reason),
+            _ => Err("the bootstrap data of its control planes hold different ones".to_owned()),
+        })
     }
 
     /// The client configuration's text as it is now.
@@ -140,13 +188,17 @@ impl Reconciler for Configs {
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<Action, Error> {
         let Some(config) = self.act.configs.get(key) else { return Ok(Action::Done) };
-        let observed = self.observe(config);
+        let observed = self.observe(config).await?;
         let plan = plan::plan(&observed);
         let mut acted = Acted::default();
         let mut result = Ok(());
+        let mut is_restored = false;
         for step in &plan.steps {
             match self.act.step(&observed, step).await {
-                Ok(outcome) => acted.warnings.extend(outcome.warnings),
+                Ok(outcome) => {
+                    acted.warnings.extend(outcome.warnings);
+                    is_restored |= outcome.is_bundle_restored;
+                }
                 // Nothing but a change of the object cures it, so it is told and not tried again.
                 Err(ActError::Generation(error)) => {
                     acted.failure = Some(runtime::reconcile::explain(&error));
@@ -164,12 +216,16 @@ impl Reconciler for Configs {
             }
         }
         let Some(config) = self.act.configs.get(key) else { return result.map(|()| Action::Done) };
-        let after = self.observe(config);
+        let after = self.observe(config).await?;
         let has_data = after.data == Presence::Present;
         let client = self.client_text(&after);
         let new = status::status(&after, &plan, &acted, has_data, client.as_deref());
         let written = crate::status::patch(&self.act.configs, &*after.config, after.config.status.as_ref(), &new).await;
         let object = after.config.object_ref(&());
+        if is_restored {
+            let text = "the cluster's secrets bundle was gone; it was written anew as a control plane's bootstrap data hold it";
+            self.recorder.event(&object, EventType::Warning, "BundleRestored", text.to_owned());
+        }
         for warning in &acted.warnings {
             self.recorder.event(&object, EventType::Warning, "ConfigPatchDropsGeneratedKeys", warning.clone());
         }

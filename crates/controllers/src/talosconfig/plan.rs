@@ -4,10 +4,12 @@
 //!   owner Machine -> cluster's infrastructure -> secrets bundle (once) -> CA secret -> machine configuration (once) -> client configuration
 //! ```
 //!
-//! Safety: a bundle that is there is never made anew, whatever it looks like; a machine's data that is there is never written again, since
+//! Safety: a bundle that is there is never made anew, whatever it looks like. One that was taken away from a cluster that lives is not made
+//! anew either, since no machine would know the new one: it is restored from a control plane's data, which holds all of it. A machine's data that is there is never written again, since
 //! the machine may have booted with it. The client configuration alone is renewed: when control planes' addresses change, or its
 //! certificate nears its end.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use api::bootstrap::{GenerateType, TalosConfig};
@@ -28,6 +30,15 @@ pub enum Presence {
     Present,
 }
 
+/// What is known of a cluster that has no bundle.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// Nothing of it was made with any bundle yet.
+    New,
+    /// Its machines have one: what their data give back of it, or why that is not enough.
+    Lives(Result<Arc<Bundle>, String>),
+}
+
 /// What is known when a TalosConfig is planned. The bundle and client configuration are secret: `Debug` of both shows nothing.
 #[derive(Clone, Debug)]
 pub struct Observed {
@@ -37,8 +48,12 @@ pub struct Observed {
     pub cluster: Option<Arc<Cluster>>,
     /// Control-plane Machines of the cluster.
     pub control_planes: Vec<Arc<Machine>>,
+    /// Those of them whose own address is the cluster's endpoint.
+    pub holders: BTreeSet<String>,
     /// The cluster's bundle; none when there is no such Secret.
     pub bundle: Option<Result<Arc<Bundle>, UnusableBundle>>,
+    /// Counts while there is no bundle.
+    pub origin: Origin,
     pub ca: Presence,
     /// The machine's data.
     pub data: Presence,
@@ -54,6 +69,8 @@ pub enum Step {
     /// Old releases put a finalizer on; it is only ever taken off.
     RemoveFinalizer,
     CreateBundle,
+    /// Write the bundle that the cluster's machines have.
+    RestoreBundle,
     /// Only as a planted defect.
     ReplaceBundle,
     CreateCa,
@@ -75,6 +92,8 @@ pub enum Missing {
     Version,
     Data,
     UnusableBundle(String),
+    /// The cluster lives, and its bundle is nowhere: why.
+    BundleLost(String),
 }
 
 /// What to do, and where the TalosConfig stands.
@@ -120,6 +139,9 @@ fn missing(observed: &Observed) -> Option<Missing> {
     if let Some(Err(UnusableBundle(reason))) = &observed.bundle {
         return Some(Missing::UnusableBundle(reason.clone()));
     }
+    if let (None, Origin::Lives(Err(reason))) = (&observed.bundle, &observed.origin) {
+        return Some(Missing::BundleLost(reason.clone()));
+    }
     if is_done(observed) {
         return None;
     }
@@ -151,7 +173,10 @@ fn is_handed_over(observed: &Observed) -> bool {
 fn steps(observed: &Observed, plan: &mut Plan) {
     let (Some(cluster), Some(machine)) = (&observed.cluster, &observed.machine) else { return };
     if observed.bundle.is_none() {
-        plan.steps.push(Step::CreateBundle);
+        plan.steps.push(match observed.origin {
+            Origin::New => Step::CreateBundle,
+            Origin::Lives(_) => Step::RestoreBundle,
+        });
     } else if observed.defects.has(Defect::RegenerateSecrets) && !is_done(observed) {
         plan.steps.push(Step::ReplaceBundle);
     }
@@ -162,7 +187,7 @@ fn steps(observed: &Observed, plan: &mut Plan) {
         plan.steps.push(Step::CreateData);
     }
     if is_control_plane(&observed.config, Some(machine)) {
-        let endpoints = endpoints(&observed.control_planes, endpoint_host(cluster));
+        let endpoints = endpoints(&observed.control_planes, endpoint_host(cluster), &observed.holders);
         if is_client_stale(observed, cluster, &endpoints) {
             plan.steps.push(Step::WriteClient { endpoints });
         }

@@ -53,7 +53,7 @@ pub fn status(observed: &Observed, plan: &Plan, acted: &Acted, has_data: bool, c
     conditions::set_legacy(legacy, shown, now);
     conditions::set(&mut status.conditions, data, generation, now);
     if needs_client {
-        let available = client_condition(acted, client.is_some());
+        let available = client_condition(plan, acted, client.is_some());
         let shown = match available.status {
             Status::True => conditions::legacy_true("ClientConfigAvailable"),
             _ => conditions::legacy_false("ClientConfigAvailable", available.reason, Severity::Error, available.message.clone()),
@@ -96,11 +96,24 @@ fn data_condition(plan: &Plan, acted: &Acted, is_done: bool, kept: String) -> Ne
             waiting("DataSecretGenerationFailed", "generateType is none, but spec.data is empty: give the machine configuration")
         }
         Some(Missing::UnusableBundle(reason)) => waiting("DataSecretGenerationFailed", reason),
+        Some(Missing::BundleLost(reason)) => waiting("BundleLost", &lost(reason)),
         None => waiting("DataSecretNotCreated", "the machine configuration is being made"),
     }
 }
 
-fn client_condition(acted: &Acted, is_there: bool) -> New<'static> {
+/// What a person must do, since no machine would know a new bundle.
+fn lost(reason: &str) -> String {
+    format!(
+        "the cluster's secrets bundle is gone and cannot be restored: {reason}. No new one is made while the cluster lives, since its \
+         machines would not know it: put the Secret <cluster>-talos back from a backup, or make it of a control plane's machine \
+         configuration (talosctl gen secrets --from-controlplane-config)"
+    )
+}
+
+fn client_condition(plan: &Plan, acted: &Acted, is_there: bool) -> New<'static> {
+    if let Some(Missing::BundleLost(reason)) = &plan.missing {
+        return conditions::new("ClientConfigAvailable", false, "BundleLost", lost(reason));
+    }
     match &acted.client_failure {
         Some(failure) => conditions::new("ClientConfigAvailable", false, "ClientConfigGenerationFailed", failure.clone()),
         None if is_there => conditions::new("ClientConfigAvailable", true, "ClientConfigAvailable", ""),

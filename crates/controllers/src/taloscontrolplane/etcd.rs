@@ -9,10 +9,12 @@ use std::sync::Arc;
 use api::cluster::Machine;
 use talos::client::{EtcdMember, MemberId, TalosError};
 
+use super::intent;
+
 /// What a node said when it was last asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It has no address yet, so it was not asked.
+    /// It has no address yet, or there is no certificate to ask it with. Nothing is known, whatever it said before.
     NotAsked,
     /// It did not answer, or not as one of ours.
     Failed(TalosError),
@@ -23,9 +25,11 @@ pub enum Answer {
 /// A node's etcd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Etcd {
-    /// The service does not run: not bootstrapped, not joined, or not yet after a boot. Its state as the node tells it.
-    Absent { state: String },
-    /// It runs, but does not answer for its members.
+    /// It has none: the service waits for a cluster to begin or to join, and no member's data lies on the disk. The only state that says so.
+    Absent,
+    /// Nothing follows from its state: it starts, stops, has failed, or is not there yet after a boot.
+    Unclear { state: String },
+    /// A member's data is there, but it does not answer for its members.
     Silent { reason: String },
     /// It lists its members. Its own health, as the node judges it.
     Lists { members: Vec<EtcdMember>, is_healthy: bool },
@@ -63,8 +67,25 @@ impl NodeView {
         matches!(&self.answer, Answer::Answers { etcd: Etcd::Lists { is_healthy: true, .. }, .. })
     }
 
-    /// The member that this machine is: by its address, else by its name.
+    /// Whether it says itself that it has no etcd.
+    pub fn has_no_etcd(&self) -> bool {
+        matches!(self.answer, Answer::Answers { etcd: Etcd::Absent, .. })
+    }
+
+    /// Whether a member's data is known to lie on its disk.
+    pub fn has_etcd(&self) -> bool {
+        matches!(self.answer, Answer::Answers { etcd: Etcd::Silent { .. } | Etcd::Lists { .. }, .. })
+    }
+
+    /// The number that its member had when it was last seen in a membership.
+    pub fn recorded(&self) -> Option<MemberId> {
+        let text = self.machine.metadata.annotations.as_ref()?.get(intent::ETCD_MEMBER)?;
+        u64::from_str_radix(text, 16).ok().map(MemberId)
+    }
+
+    /// The member that this machine is: the recorded one while it is there, else by its address, else by its name.
     pub fn member<'a>(&self, members: &'a [EtcdMember]) -> Option<&'a EtcdMember> {
+        let recorded = self.recorded();
         let by_address = |member: &&EtcdMember| {
             let Some(address) = &self.address else { return false };
             member.peer_urls.iter().any(|url| url_host(url) == Some(address.as_str()))
@@ -73,7 +94,8 @@ impl NodeView {
         let is_named = |name: &str| !name.is_empty() && (name.eq_ignore_ascii_case(self.name()) || node == Some(name));
         members
             .iter()
-            .find(by_address)
+            .find(|member| Some(member.id) == recorded)
+            .or_else(|| members.iter().find(by_address))
             .or_else(|| members.iter().find(|member| is_named(member.hostname.split('.').next().unwrap_or_default())))
     }
 }
@@ -167,7 +189,8 @@ impl Membership {
     }
 }
 
-/// Everything that keeps etcd from being whole: every machine a healthy voter, and no member without machine. Empty when it is.
+/// Everything that keeps etcd from being whole: every machine a healthy voter, no member without machine, and no voter that is not healthy,
+/// be its machine on its way out or not. Empty when it is.
 pub fn faults(nodes: &[NodeView]) -> Vec<String> {
     let alive: Vec<&NodeView> = nodes.iter().filter(|node| !node.is_deleting()).collect();
     let membership = match membership(nodes) {
@@ -198,6 +221,10 @@ pub fn faults(nodes: &[NodeView]) -> Vec<String> {
             )),
         }
     }
+    for node in nodes.iter().filter(|node| node.is_deleting()) {
+        let is_voter = node.member(&membership.members).is_some_and(|member| !member.is_learner);
+        faults.extend(fault(node).filter(|_| is_voter));
+    }
     for member in &membership.members {
         let is_known = nodes.iter().any(|node| node.member(&membership.members).is_some_and(|own| own.id == member.id));
         if !is_known {
@@ -212,9 +239,11 @@ pub fn faults(nodes: &[NodeView]) -> Vec<String> {
 fn fault(node: &NodeView) -> Option<String> {
     let name = node.name();
     match &node.answer {
-        Answer::NotAsked => Some(format!("{name} has no address yet")),
+        Answer::NotAsked if node.address.is_none() => Some(format!("{name} has no address yet")),
+        Answer::NotAsked => Some(format!("{name} was not asked: there is no client certificate to ask it with")),
         Answer::Failed(error) => Some(format!("{name}: {error}")),
-        Answer::Answers { etcd: Etcd::Absent { state }, .. } => Some(format!("{name}: etcd is {state}")),
+        Answer::Answers { etcd: Etcd::Absent, .. } => Some(format!("{name}: etcd is Preparing")),
+        Answer::Answers { etcd: Etcd::Unclear { state }, .. } => Some(format!("{name}: etcd is {state}")),
         Answer::Answers { etcd: Etcd::Silent { reason }, .. } => Some(format!("{name}: etcd does not answer: {reason}")),
         Answer::Answers { etcd: Etcd::Lists { is_healthy: false, .. }, .. } => Some(format!("{name}: etcd is not healthy yet")),
         Answer::Answers { .. } => None,
@@ -279,7 +308,11 @@ pub(super) mod tests {
             (vec![node(1, lists(&all, true)), node(2, lists(&all, true)), node(3, away(3))], "m3: 10.0.0.3 does not answer"),
             (vec![node(1, lists(&all, true)), node(2, lists(&all, true))], "(m3) has no Machine"),
             (
-                vec![node(1, lists(&all[..2], true)), node(2, lists(&all[..2], true)), node(3, Answer::NotAsked)],
+                vec![
+                    node(1, lists(&all[..2], true)),
+                    node(2, lists(&all[..2], true)),
+                    NodeView { address: None, ..node(3, Answer::NotAsked) },
+                ],
                 "m3 has not joined etcd (m3 has no address yet)",
             ),
             (vec![node(1, lists(&[member(1, false), member(2, true)], true)), node(2, Answer::NotAsked)], "m2 is still a learner"),

@@ -12,6 +12,9 @@ use jiff::Timestamp;
 pub const PLANNED_MACHINES: &str = "talosphere.dev/planned-machines";
 /// Annotation: where etcd is bootstrapped.
 pub const BOOTSTRAP_NODE: &str = "talosphere.dev/bootstrap-node";
+/// Annotation of a Machine: the number of its etcd member, in hexadecimal. It tells the member that was this machine's from a stranger's
+/// when addresses and names no longer do.
+pub const ETCD_MEMBER: &str = "talosphere.dev/etcd-member";
 /// The value of [`BOOTSTRAP_NODE`] of a control plane that began with no machine and has chosen no node yet.
 const UNBORN: &str = "none";
 

@@ -29,7 +29,7 @@ use talos::kubeconfig::{KubeconfigInput, Written};
 use talos::secrets::Bundle;
 
 use crate::contract::ExternalKey;
-use crate::controlplane::{self, Bundles, Readings, address, endpoint_host};
+use crate::controlplane::{self, Bundles, Givens, Readings, address, endpoint_host};
 use crate::edit::controller_reference;
 use crate::{Started, Wiring};
 use act::{Act, CreationError, Means, Outcome};
@@ -48,6 +48,7 @@ struct ControlPlanes {
     clusters: Store<Cluster>,
     bundles: Bundles,
     kubeconfigs: Readings<Option<Arc<Written>>>,
+    givens: Givens,
     probes: Probes,
     /// Client certificates by cluster, with the authority that issued each.
     identities: Mutex<BTreeMap<ObjectKey, ClientIdentity>>,
@@ -75,11 +76,13 @@ pub fn start(wiring: &Wiring) -> Started {
         secrets: wiring.stores.get::<Secret>(),
     };
     let configs = act.configs.clone();
+    let givens = Givens::of(wiring);
     let reconciler = ControlPlanes {
         act,
         clusters: clusters.clone(),
         bundles: Bundles::default(),
         kubeconfigs: Readings::default(),
+        givens: givens.clone(),
         probes: Probes::new(wiring.clock.clone(), Arc::clone(&wiring.talos)),
         identities: Mutex::default(),
         recorder: wiring.recorder.of("taloscontrolplane-controller"),
@@ -99,7 +102,9 @@ pub fn start(wiring: &Wiring) -> Started {
                 .into_iter()
                 .collect()
         })
-        .reads(&configs);
+        .reads(&configs)
+        .reads(&givens.claims)
+        .reads(&givens.addresses);
     let waker = controller.waker();
     let templates = control_planes;
     wiring.externals.subscribe(move |name| {
@@ -171,9 +176,14 @@ impl ControlPlanes {
         machines.retain(|machine| controller_reference(&machine.metadata).is_some_and(|owner| owner.uid == uid));
         let host = cluster.as_ref().and_then(|cluster| endpoint_host(cluster));
         let is_only = machines.len() == 1;
+        let holders = self.givens.holders(&machines, host).await?;
+        let own_address = |machine: &Machine| {
+            let is_own = machine.metadata.name.as_ref().is_some_and(|name| holders.contains(name));
+            address(machine, host, is_own, is_only)
+        };
         let nodes: Vec<NodeView> = machines
             .iter()
-            .map(|machine| NodeView { machine: Arc::clone(machine), address: address(machine, host, is_only), answer: Answer::NotAsked })
+            .map(|machine| NodeView { machine: Arc::clone(machine), address: own_address(machine), answer: Answer::NotAsked })
             .collect();
         let mut parts = BTreeMap::new();
         for machine in &machines {
@@ -192,7 +202,7 @@ impl ControlPlanes {
             let secret = self.act.secrets.get_in(&namespace, &secrets::talos(&name));
             // A bundle that cannot be read is told by the TalosConfigs, which wait for it as well.
             means.bundle = secret.and_then(|secret| self.bundles.read(&secret).ok());
-            kubeconfig = self.kubeconfig(cluster, &namespace, &name, means.bundle.as_deref());
+            kubeconfig = self.kubeconfig(&control_plane, cluster, &namespace, means.bundle.as_deref());
         }
         let connection = match &cluster_key {
             Some(key) => wiring.workload.connection(key),
@@ -208,9 +218,13 @@ impl ControlPlanes {
         Ok((Observed { control_plane, cluster, nodes, parts, template, kubeconfig, connection, workload_nodes, now, defects }, means))
     }
 
-    fn kubeconfig(&self, cluster: &Cluster, namespace: &str, name: &str, bundle: Option<&Bundle>) -> Kubeconfig {
+    fn kubeconfig(&self, control_plane: &TalosControlPlane, cluster: &Cluster, namespace: &str, bundle: Option<&Bundle>) -> Kubeconfig {
+        let name = cluster.metadata.name.as_deref().unwrap_or_default();
         let Some((bundle, server)) = bundle.zip(cluster.spec.control_plane_endpoint.url()) else { return Kubeconfig::NotPossible };
         let Some(secret) = self.act.secrets.get_in(namespace, &secrets::kubeconfig(name)) else { return Kubeconfig::Absent };
+        if !act::is_ours(&secret, control_plane) {
+            return Kubeconfig::Foreign;
+        }
         let wiring = &self.act.wiring;
         let input = KubeconfigInput { cluster_name: name, server: &server, proxy_url: wiring.workload_proxy.as_deref() };
         let read = |secret: &Secret| Written::read(controlplane::text(secret, secrets::VALUE).unwrap_or_default()).map(Arc::new);

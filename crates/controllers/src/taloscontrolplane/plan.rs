@@ -24,9 +24,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use runtime::defects::{Defect, Defects};
 use talos::client::MemberId;
 
-use super::etcd::{self, Answer, Disagreement, Etcd, NodeView};
+use super::etcd::{self, Answer, Disagreement, Etcd, Membership, NodeView};
 use super::intent::{self, Choice, PlannedMachine};
 use crate::contract::Referenced;
+use crate::controlplane::endpoint_host;
 use crate::edit::{has_finalizer, is_deleting, is_paused};
 use crate::workload::Connection;
 
@@ -48,6 +49,8 @@ pub enum Kubeconfig {
     Absent,
     Stale,
     Fresh,
+    /// The user's own: it is left as it is.
+    Foreign,
 }
 
 /// What is known when a TalosControlPlane is planned.
@@ -107,6 +110,11 @@ pub enum Step {
         address: String,
     },
     DeleteMachine(Box<ObjectMeta>),
+    /// Store the number of a machine's etcd member.
+    RecordMember {
+        machine: String,
+        id: MemberId,
+    },
     /// Tell others that the machine is about to leave etcd.
     MarkLeaving {
         machine: String,
@@ -238,16 +246,25 @@ pub fn plan(observed: &Observed) -> Plan {
         release_all(observed, &mut plan);
         return plan;
     }
+    let departure = departure(observed);
     plan.missing = missing(observed, cluster);
     if plan.missing.is_none() {
         if matches!(observed.kubeconfig, Kubeconfig::Absent | Kubeconfig::Stale) {
             plan.steps.push(Step::WriteKubeconfig);
         }
-        size(observed, &mut plan);
+        size(observed, &departure, &mut plan);
         parts(observed, &mut plan);
     }
     bootstrap(observed, &mut plan);
-    leave(observed, &mut plan);
+    record_members(observed, &mut plan);
+    match departure {
+        Departure::None => {}
+        Departure::Going { steps, told } => {
+            plan.steps.extend(steps);
+            plan.leaving = told;
+        }
+        Departure::Held { told, .. } => plan.leaving = Some(told),
+    }
     plan
 }
 
@@ -320,7 +337,7 @@ fn normalized(spec: &TalosConfigSpec) -> TalosConfigSpec {
 }
 
 /// More or fewer machines.
-fn size(observed: &Observed, plan: &mut Plan) {
+fn size(observed: &Observed, departure: &Departure, plan: &mut Plan) {
     let wanted = observed.wanted();
     let Ok(wanted) = usize::try_from(wanted).map_err(drop).and_then(|wanted| if wanted == 0 { Err(()) } else { Ok(wanted) }) else {
         plan.resizing = Resizing::Refused;
@@ -336,7 +353,7 @@ fn size(observed: &Observed, plan: &mut Plan) {
         plan.steps.push(Step::KeepPlanned(planned.clone()));
     }
     if alive < wanted {
-        let wait = if observed.is_bootstrapped() { growth_wait(observed) } else { None };
+        let wait = if observed.is_bootstrapped() { growth_wait(observed, departure) } else { None };
         if wait.is_none() {
             let at_once = if observed.is_bootstrapped() { 1 } else { room };
             let is_first =
@@ -372,10 +389,21 @@ fn failure_domains(observed: &Observed, count: usize) -> Vec<Option<String>> {
     (0..count).map(|_| next()).collect()
 }
 
-/// What keeps a running control plane from growing: one learner at a time, and only onto a whole etcd.
-fn growth_wait(observed: &Observed) -> Option<String> {
-    if let Some(node) = observed.nodes.iter().find(|node| node.is_deleting()) {
-        return Some(format!("{} to be gone", node.name()));
+/// What keeps a running control plane from growing: one learner at a time, only onto a whole etcd, and not before the machines that are
+/// being deleted are gone - unless they wait for just that, since without another voter etcd would be lost with them.
+fn growth_wait(observed: &Observed, departure: &Departure) -> Option<String> {
+    let is_for_growth = matches!(departure, Departure::Held { by_quorum: true, .. });
+    let endpoint = observed.cluster.as_ref().and_then(|cluster| endpoint_host(cluster));
+    for node in observed.nodes.iter().filter(|node| node.is_deleting()) {
+        if !is_for_growth {
+            return Some(format!("{} to be gone", node.name()));
+        }
+        if endpoint.is_some() && node.address.as_deref() == endpoint {
+            return Some(format!(
+                "{} to be gone, whose address is the cluster's endpoint: no other machine can stand in for it",
+                node.name()
+            ));
+        }
     }
     let faults = etcd::faults(&observed.nodes);
     (!faults.is_empty()).then(|| format!("etcd to be whole: {}", faults.join("; ")))
@@ -473,13 +501,12 @@ fn bootstrap(observed: &Observed, plan: &mut Plan) {
         Choice::Unborn => choose(observed, plan),
         Choice::Unknown => {
             // Somebody else made these machines, and may have bootstrapped one: all of them must say that they were not.
-            let silent: Vec<&str> =
-                observed.alive().filter(|node| !matches!(node.answer, Answer::Answers { .. })).map(NodeView::name).collect();
+            let silent: Vec<&str> = observed.nodes.iter().filter(|node| !node.has_no_etcd()).map(NodeView::name).collect();
             if silent.is_empty() {
                 choose(observed, plan)
             } else {
                 let on = format!(
-                    "an answer of {}: only when every control plane says that it has no etcd may one be bootstrapped",
+                    "the answer of {} that it has no etcd: only when every control plane says so may one be bootstrapped",
                     silent.join(", ")
                 );
                 Bootstrap::Waiting { on }
@@ -492,10 +519,9 @@ fn bootstrap(observed: &Observed, plan: &mut Plan) {
 fn choose(observed: &Observed, plan: &mut Plan) -> Bootstrap {
     let is_silent = |node: &&NodeView| matches!(node.answer, Answer::Answers { etcd: Etcd::Silent { .. }, .. });
     if let Some(node) = observed.nodes.iter().find(is_silent) {
-        return Bootstrap::Waiting { on: format!("etcd on {}, which runs already, to list its members", node.name()) };
+        return Bootstrap::Waiting { on: format!("etcd on {}, which has begun already, to list its members", node.name()) };
     }
-    let is_free = |node: &&NodeView| matches!(node.answer, Answer::Answers { etcd: Etcd::Absent { .. }, .. });
-    let Some(node) = observed.alive().find(is_free) else { return first_answer(observed) };
+    let Some(node) = observed.alive().find(|node| node.has_no_etcd()) else { return first_answer(observed) };
     let (machine, address) = (node.name().to_owned(), node.address.clone().unwrap_or_default());
     plan.steps.push(Step::RecordBootstrap(Choice::Node { machine: machine.clone(), address: address.clone(), since: Some(observed.now) }));
     plan.steps.push(Step::Bootstrap { machine: machine.clone(), address });
@@ -506,6 +532,7 @@ fn choose(observed: &Observed, plan: &mut Plan) -> Bootstrap {
 fn first_answer(observed: &Observed) -> Bootstrap {
     let failure = observed.alive().find_map(|node| match &node.answer {
         Answer::Failed(error) => Some(error.to_string()),
+        Answer::Answers { etcd: Etcd::Unclear { state }, .. } => Some(format!("etcd on {} is {state}", node.name())),
         _ => None,
     });
     Bootstrap::Waiting { on: failure.map_or_else(|| "a node to answer".to_owned(), |failure| format!("a node to answer: {failure}")) }
@@ -525,12 +552,15 @@ fn on_recorded(observed: &Observed, plan: &mut Plan, machine: &str) -> Bootstrap
         return Bootstrap::Waiting { on: format!("{machine}, on which etcd was to be bootstrapped, to be gone") };
     }
     match (&node.answer, &node.address) {
-        (Answer::Answers { etcd: Etcd::Absent { .. }, .. }, Some(address)) => {
+        (Answer::Answers { etcd: Etcd::Absent, .. }, Some(address)) => {
             plan.steps.push(Step::Bootstrap { machine: machine.to_owned(), address: address.clone() });
             Bootstrap::Calling { machine: machine.to_owned() }
         }
         (Answer::Answers { etcd: Etcd::Silent { reason }, .. }, _) => {
             Bootstrap::Waiting { on: format!("etcd on {machine} to list its members: {reason}") }
+        }
+        (Answer::Answers { etcd: Etcd::Unclear { state }, .. }, _) => {
+            Bootstrap::Waiting { on: format!("{machine}, on which etcd is bootstrapped and no other: etcd is {state}") }
         }
         (Answer::Failed(error), _) => Bootstrap::Waiting { on: format!("{machine}, on which etcd is bootstrapped and no other: {error}") },
         _ => Bootstrap::Waiting { on: format!("{machine}, on which etcd is bootstrapped, to have an address") },
@@ -547,20 +577,67 @@ fn bootstrap_again(observed: &Observed, plan: &mut Plan) {
         Choice::Node { machine, .. } => machine,
         _ => String::new(),
     };
-    let is_free = |node: &&NodeView| node.name() != recorded && matches!(node.answer, Answer::Answers { etcd: Etcd::Absent { .. }, .. });
+    let is_free = |node: &&NodeView| node.name() != recorded && node.has_no_etcd();
     if let Some((node, address)) = observed.alive().find(is_free).and_then(|node| Some((node, node.address.clone()?))) {
         plan.steps.push(Step::Bootstrap { machine: node.name().to_owned(), address });
     }
 }
 
-/// Members of machines that are being deleted leave etcd, one at a time.
-fn leave(observed: &Observed, plan: &mut Plan) {
-    let Some(node) = observed.nodes.iter().find(|node| node.is_deleting() && has_hook(node)) else { return };
-    let machine = node.name().to_owned();
-    if !observed.is_bootstrapped() {
-        leave_unborn(observed, plan, node);
-        return;
+/// The members of machines, so that they are known as theirs when addresses and names have changed.
+fn record_members(observed: &Observed, plan: &mut Plan) {
+    let Ok(membership) = etcd::membership(&observed.nodes) else { return };
+    for node in &observed.nodes {
+        if let Some(member) = node.member(&membership.members).filter(|member| node.recorded() != Some(member.id)) {
+            plan.steps.push(Step::RecordMember { machine: node.name().to_owned(), id: member.id });
+        }
     }
+}
+
+/// What becomes of the machines that are being deleted.
+enum Departure {
+    /// There is none that waits for us.
+    None,
+    /// One goes on: what is to be done, and what is told.
+    Going { steps: Vec<Step>, told: Option<String> },
+    /// None may. `by_quorum` when nothing but etcd's quorum keeps all of them: only another member lets them go.
+    Held { told: String, by_quorum: bool },
+}
+
+impl Departure {
+    fn held(told: String) -> Self {
+        Self::Held { told, by_quorum: false }
+    }
+
+    fn release(machine: String) -> Self {
+        Self::Going { steps: vec![Step::Release { machine }], told: None }
+    }
+}
+
+/// Members of machines that are being deleted leave etcd, one at a time: the first that may. What is not healthy comes first, since its
+/// going costs the quorum nothing and may be what lets the others go.
+fn departure(observed: &Observed) -> Departure {
+    let mut going: Vec<&NodeView> = observed.nodes.iter().filter(|node| node.is_deleting() && has_hook(node)).collect();
+    going.sort_by_key(|node| (node.is_etcd_healthy(), node.name().to_owned()));
+    let mut held = Vec::new();
+    let mut by_quorum = observed.nodes.iter().all(|node| !node.is_deleting() || has_hook(node));
+    for node in going {
+        let departure = if observed.is_bootstrapped() { leave(observed, node) } else { leave_unborn(observed, node) };
+        match departure {
+            Departure::Held { told, by_quorum: is_by_quorum } => {
+                by_quorum &= is_by_quorum;
+                held.push(told);
+            }
+            other => return other,
+        }
+    }
+    match held.is_empty() {
+        true => Departure::None,
+        false => Departure::Held { told: held.join("; "), by_quorum },
+    }
+}
+
+fn leave(observed: &Observed, node: &NodeView) -> Departure {
+    let machine = node.name().to_owned();
     // The others' word counts: a node that has left may still show its old list.
     let others: Vec<NodeView> = observed.nodes.iter().filter(|other| other.name() != machine).cloned().collect();
     let membership = match etcd::membership(&others) {
@@ -569,53 +646,71 @@ fn leave(observed: &Observed, plan: &mut Plan) {
     };
     let membership = match membership {
         Ok(membership) => membership,
-        Err(disagreement) => {
-            plan.leaving = Some(format!("{machine} cannot leave etcd yet: {}", told(&disagreement)));
-            return;
-        }
+        Err(disagreement) => return Departure::held(format!("{machine} cannot leave etcd yet: {}", told(&disagreement))),
     };
-    let Some(member) = node.member(&membership.members) else {
-        plan.steps.push(Step::Release { machine });
-        return;
-    };
+    let Some(member) = node.member(&membership.members) else { return leave_unknown(node, &others, &membership) };
     if let Some(reason) = membership.objection(member.id, &observed.nodes) {
-        plan.leaving = Some(format!("{machine} may not leave etcd: {reason}"));
-        return;
+        return Departure::Held { told: format!("{machine} may not leave etcd: {reason}"), by_quorum: true };
     }
     match (&node.answer, &node.address) {
-        (Answer::Answers { etcd: Etcd::Lists { .. }, .. }, Some(address)) => {
-            plan.steps.push(Step::MarkLeaving { machine: machine.clone() });
-            plan.steps.push(Step::EtcdLeave { machine: machine.clone(), address: address.clone() });
-            plan.leaving = Some(format!("{machine} is leaving etcd"));
-        }
+        (Answer::Answers { etcd: Etcd::Lists { .. }, .. }, Some(address)) => Departure::Going {
+            steps: vec![
+                Step::MarkLeaving { machine: machine.clone() },
+                Step::EtcdLeave { machine: machine.clone(), address: address.clone() },
+            ],
+            told: Some(format!("{machine} is leaving etcd")),
+        },
         _ => {
             let via = others.iter().filter(|other| membership.told_by.iter().any(|name| name == other.name()));
             let via = via.filter(|other| other.is_etcd_healthy()).find_map(|other| other.address.clone());
-            match via {
-                Some(via) => {
-                    plan.steps.push(Step::EtcdRemove { machine: machine.clone(), id: member.id, via });
-                    plan.leaving = Some(format!("{machine} is taken out of etcd through another node, since its own etcd does not answer"));
-                }
-                None => plan.leaving = Some(format!("{machine} cannot leave etcd: no other control plane's etcd is healthy")),
-            }
+            let Some(via) = via else {
+                return Departure::held(format!("{machine} cannot leave etcd: no other control plane's etcd is healthy"));
+            };
+            let told = format!("{machine} is taken out of etcd through another node, since its own etcd does not answer");
+            Departure::Going { steps: vec![Step::EtcdRemove { machine, id: member.id, via }], told: Some(told) }
         }
     }
 }
 
-/// A machine goes before etcd was seen to live.
-fn leave_unborn(observed: &Observed, plan: &mut Plan, node: &NodeView) {
+/// No member is known as this machine's. It may go only when it surely has none: not when one that nobody knows may be its own.
+fn leave_unknown(node: &NodeView, others: &[NodeView], membership: &Membership) -> Departure {
     let machine = node.name().to_owned();
-    let is_chosen = matches!(intent::choice(&observed.control_plane), Choice::Node { machine: chosen, .. } if chosen == machine);
-    let is_absent = |node: &NodeView| matches!(node.answer, Answer::Answers { etcd: Etcd::Absent { .. }, .. });
-    if is_chosen {
-        if is_absent(node) {
-            // It says itself that nothing has begun there: another one may be chosen.
-            plan.steps.push(Step::RecordBootstrap(Choice::Unborn));
-        } else if !observed.alive().all(is_absent) {
-            plan.leaving =
-                Some(format!("{machine} may hold the only etcd: waiting for the other control planes to say that they have none"));
-            return;
-        }
+    let is_known = |id: MemberId| others.iter().any(|other| other.member(&membership.members).is_some_and(|member| member.id == id));
+    let Some(stranger) = membership.members.iter().find(|member| !is_known(member.id)) else { return Departure::release(machine) };
+    // A recorded member that were still listed would have been found.
+    if node.recorded().is_some() || node.has_no_etcd() {
+        return Departure::release(machine);
     }
-    plan.steps.push(Step::Release { machine });
+    Departure::held(format!(
+        "{machine} cannot leave etcd: member {} ({}) has no Machine and may be its own. Take that member out of etcd (talosctl etcd \
+         remove-member), or take the annotation {ETCD_HOOK} off the Machine",
+        stranger.id, stranger.hostname
+    ))
+}
+
+/// A machine goes before etcd was seen to live. It stays while it may be a member: of an etcd that began on it, or on another.
+fn leave_unborn(observed: &Observed, node: &NodeView) -> Departure {
+    let machine = node.name().to_owned();
+    let mut others = observed.nodes.iter().filter(|other| other.name() != machine).peekable();
+    let choice = intent::choice(&observed.control_plane);
+    let is_chosen = |other: &NodeView| matches!(&choice, Choice::Node { machine, .. } if machine == other.name());
+    if node.has_no_etcd() {
+        // It says itself that nothing has begun there: another one may be chosen.
+        let forget = is_chosen(node).then_some(Step::RecordBootstrap(Choice::Unborn));
+        return Departure::Going { steps: forget.into_iter().chain([Step::Release { machine }]).collect(), told: None };
+    }
+    let is_free = match &choice {
+        _ if node.has_etcd() => false,
+        Choice::Unborn => true,
+        // Where it was to begin it has not: then it has nowhere.
+        Choice::Node { .. } if observed.nodes.iter().any(|other| is_chosen(other) && other.has_no_etcd()) => true,
+        Choice::Node { .. } | Choice::Unknown => others.peek().is_some() && others.all(NodeView::has_no_etcd),
+    };
+    if is_free {
+        return Departure::release(machine);
+    }
+    Departure::held(format!(
+        "{machine} may hold the only etcd: waiting for the other control planes to say that they have none. If nothing of it is to be \
+         kept, take the annotation {ETCD_HOOK} off the Machine"
+    ))
 }

@@ -71,7 +71,12 @@ impl Probes {
     }
 
     /// Fills in the nodes' answers, asking those whose last one is too old. Returns whether any was asked and whether any answer changed.
+    /// Without an identity nobody can be asked, and no earlier answer counts: there is no saying how old it would get.
     pub async fn refresh(&self, nodes: &mut [NodeView], identity: Option<&ClientIdentity>, age: Age) -> (bool, bool) {
+        let Some(identity) = identity else {
+            nodes.iter_mut().for_each(|node| node.answer = Answer::NotAsked);
+            return (false, false);
+        };
         let now = self.clock.instant();
         let mut due = Vec::new();
         {
@@ -91,7 +96,9 @@ impl Probes {
                 }
             }
         }
-        let Some(identity) = identity.filter(|_| !due.is_empty()) else { return (false, false) };
+        if due.is_empty() {
+            return (false, false);
+        }
         let answers = join_all(due.iter().map(|(_, _, address)| ask(&*self.dialer, address, identity))).await;
         let at = self.clock.instant();
         let mut has_changed = false;
@@ -153,9 +160,18 @@ async fn ask(dialer: &dyn TalosDialer, address: &str, identity: &ClientIdentity)
 }
 
 async fn etcd(node: &dyn TalosApi, services: &[Service]) -> Etcd {
-    let Some(service) = services.iter().find(|service| service.id == "etcd") else { return Etcd::Absent { state: "not there".to_owned() } };
-    if service.state != "Running" {
-        return Etcd::Absent { state: service.state.clone() };
+    let Some(service) = services.iter().find(|service| service.id == "etcd") else {
+        return Etcd::Unclear { state: "not there yet".to_owned() };
+    };
+    let state = service.state.as_str();
+    if state != "Running" {
+        // A node that boots, stops or has failed may have been bootstrapped before. Its disk tells; its service does only in one state.
+        return match node.has_etcd_data().await {
+            Ok(true) => Etcd::Silent { reason: format!("it has data and is {state}") },
+            Ok(false) if state == "Preparing" => Etcd::Absent,
+            Ok(false) => Etcd::Unclear { state: state.to_owned() },
+            Err(error) => Etcd::Unclear { state: format!("{state}, and whether it has data is not known: {error}") },
+        };
     }
     match node.etcd_members().await {
         Ok(members) if !members.is_empty() => Etcd::Lists { members, is_healthy: service.is_healthy == Some(true) },

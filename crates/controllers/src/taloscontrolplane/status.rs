@@ -7,7 +7,7 @@ use api::conditions::{self, LegacyCondition, Severity};
 use api::controlplane::TalosControlPlaneStatus;
 use api::names::labels;
 use jiff::Timestamp;
-use jiff::civil::Time;
+use jiff::civil::{DateTime, Time};
 use jiff::tz::TimeZone;
 use k8s_openapi::api::core::v1::Node;
 use runtime::reconcile::Wait;
@@ -32,25 +32,27 @@ pub struct Acted {
     pub call_failure: Option<String>,
 }
 
-/// A wait in words. What stands behind a first colon in `on` may change without beginning a new wait.
+/// A wait in words. What stands behind a first colon in `on` may change without beginning a new wait. Its beginning is read back from what
+/// was told: with its day once that is over, else on the day on which it was told.
 fn wait(on: &str, old: Option<&LegacyCondition>, now: Timestamp, limit: Option<Duration>) -> String {
     let (head, detail) = on.split_once(": ").map_or((on, ""), |(head, detail)| (head, detail));
-    let told = old.and_then(|old| old.message.as_deref()).and_then(|message| message.split(&format!("waiting for {head} since ")).nth(1));
-    let since = told.and_then(|told| told.get(..8)).and_then(|time| time.parse::<Time>().ok()).and_then(|time| latest(time, now));
+    let since = old.and_then(|old| {
+        let told = old.message.as_deref()?.split(&format!("waiting for {head} since ")).nth(1)?;
+        let dated = told.get(..19).and_then(|text| text.parse::<DateTime>().ok());
+        let time = || told.get(..8).and_then(|text| text.parse::<Time>().ok());
+        let told_at = old.last_transition_time.0.min(now).to_zoned(TimeZone::UTC).date();
+        let since = dated.or_else(|| Some(told_at.to_datetime(time()?)))?;
+        Some(since.to_zoned(TimeZone::UTC).ok()?.timestamp())
+    });
     let mut wait = Wait { on: head.to_owned(), since: since.unwrap_or(now), until: None };
     if let Some(limit) = limit {
         wait = wait.limit(limit);
     }
+    let is_old = wait.since.strftime("%F").to_string() != now.strftime("%F").to_string();
+    let (short, long) = (wait.since.strftime(" since %T").to_string(), wait.since.strftime(" since %F %T").to_string());
+    let text = if is_old { wait.to_string().replacen(&short, &long, 1) } else { wait.to_string() };
     let overdue = if wait.is_overdue(now) { "; this takes too long" } else { "" };
-    if detail.is_empty() { format!("{wait}{overdue}") } else { format!("{wait}{overdue}: {detail}") }
-}
-
-/// The last moment before `now` with this time of day.
-fn latest(time: Time, now: Timestamp) -> Option<Timestamp> {
-    let today = now.to_zoned(TimeZone::UTC).date();
-    let at = |date: jiff::civil::Date| date.to_datetime(time).to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp());
-    let candidate = at(today)?;
-    if candidate <= now { Some(candidate) } else { at(today.yesterday().ok()?) }
+    if detail.is_empty() { format!("{text}{overdue}") } else { format!("{text}{overdue}: {detail}") }
 }
 
 fn count(number: usize) -> i32 {
@@ -205,7 +207,12 @@ fn resized(observed: &Observed, plan: &Plan, old: Option<&LegacyCondition>, now:
         };
         return no("Deleting", Severity::Info, message);
     }
-    let (wanted, actual) = (observed.wanted(), observed.nodes.len());
+    let wanted = observed.wanted();
+    let going = observed.nodes.iter().filter(|node| node.is_deleting()).count();
+    let actual = match (observed.nodes.len() - going, going) {
+        (staying, 0) => staying.to_string(),
+        (staying, going) => format!("{staying}, and {going} being deleted"),
+    };
     let told = |direction: &str, hold: Option<&String>| {
         let holding = hold.map(|on| format!("; {}", wait(on, old, now, None))).unwrap_or_default();
         let leaving = plan.leaving.as_ref().map(|leaving| format!("; {leaving}")).unwrap_or_default();
@@ -257,7 +264,9 @@ fn components(observed: &Observed) -> Option<LegacyCondition> {
 
 fn etcd(observed: &Observed, plan: &Plan) -> Option<LegacyCondition> {
     let type_ = "EtcdClusterHealthyCondition";
-    if observed.nodes.iter().all(|node| node.answer == Answer::NotAsked) {
+    let is_anybody_asked = observed.nodes.iter().any(|node| node.answer != Answer::NotAsked);
+    // Nodes with an address that nobody may ask any more are a fault of their own.
+    if !is_anybody_asked && (plan.etcd_faults.is_empty() || observed.nodes.iter().all(|node| node.address.is_none())) {
         return None;
     }
     if plan.etcd_faults.is_empty() {
@@ -301,9 +310,19 @@ mod tests {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         let first = wait("a node to answer: refused", None, at("2026-01-01T23:59:58Z"), Some(BOOT_LIMIT));
         assert_eq!(first, "waiting for a node to answer since 23:59:58 (limit 2026-01-02 00:19:58): refused");
-        let old = conditions::legacy_false("X", "Y", Severity::Info, format!("Scaling; {first}"));
+        let mut old = conditions::legacy_false("X", "Y", Severity::Info, format!("Scaling; {first}"));
+        old.last_transition_time.0 = at("2026-01-01T23:59:58Z");
         let second = wait("a node to answer: timed out", Some(&old), at("2026-01-02T00:10:00Z"), Some(BOOT_LIMIT));
-        assert_eq!(second, "waiting for a node to answer since 23:59:58 (limit 2026-01-02 00:19:58): timed out");
+        assert_eq!(second, "waiting for a node to answer since 2026-01-01 23:59:58 (limit 2026-01-02 00:19:58): timed out");
+        // The day is told in time, and is not guessed from the time of day after it is over.
+        let mut dated = conditions::legacy_false("X", "Y", Severity::Info, second.clone());
+        dated.last_transition_time.0 = at("2026-01-02T00:10:00Z");
+        for later in ["2026-01-02T23:59:59Z", "2026-01-05T10:00:00Z"] {
+            for known in [&old, &dated] {
+                let told = wait("a node to answer: timed out", Some(known), at(later), None);
+                assert_eq!(told, "waiting for a node to answer since 2026-01-01 23:59:58: timed out", "{later}");
+            }
+        }
         let late = wait("a node to answer: timed out", Some(&old), at("2026-01-02T00:20:00Z"), Some(BOOT_LIMIT));
         assert!(late.contains("; this takes too long: timed out"), "{late}");
         let other = wait("etcd", Some(&old), at("2026-01-02T00:10:00Z"), None);

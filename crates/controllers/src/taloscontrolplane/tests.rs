@@ -25,13 +25,28 @@ fn now() -> Timestamp {
     "2026-01-01T12:00:00Z".parse().unwrap()
 }
 
+fn says(etcd: Etcd) -> Answer {
+    Answer::Answers { etcd, unhealthy: Vec::new() }
+}
+
 fn absent() -> Answer {
-    Answer::Answers { etcd: Etcd::Absent { state: "Preparing".into() }, unhealthy: Vec::new() }
+    says(Etcd::Absent)
+}
+
+fn unclear(state: &str) -> Answer {
+    says(Etcd::Unclear { state: state.into() })
 }
 
 fn held(mut view: NodeView) -> NodeView {
+    let id: u64 = view.name().trim_start_matches('m').parse().unwrap();
     let machine = Arc::make_mut(&mut view.machine);
-    machine.metadata.annotations = Some(BTreeMap::from([(ETCD_HOOK.to_owned(), String::new())]));
+    let recorded = (intent::ETCD_MEMBER.to_owned(), MemberId(id).to_string());
+    machine.metadata.annotations = Some(BTreeMap::from([(ETCD_HOOK.to_owned(), String::new()), recorded]));
+    view
+}
+
+fn unrecorded(mut view: NodeView) -> NodeView {
+    Arc::make_mut(&mut view.machine).metadata.annotations.as_mut().unwrap().remove(intent::ETCD_MEMBER);
     view
 }
 
@@ -193,6 +208,24 @@ fn machines_of_unknown_origin_must_all_say_that_they_have_no_etcd() {
     let silent = Answer::Answers { etcd: Etcd::Silent { reason: "no quorum".into() }, unhealthy: Vec::new() };
     let running = plan(&world(2, vec![held(node(1, absent())), held(node(2, silent))]));
     assert!(bootstraps(&running).is_empty(), "an etcd that runs has been bootstrapped");
+    let going = plan(&world(2, vec![held(node(1, absent())), deleting(node(2, away(2)))]));
+    assert!(bootstraps(&going).is_empty(), "nor is one that may run on a machine on its way out passed over");
+}
+
+#[test]
+fn an_etcd_that_does_not_run_is_not_an_etcd_that_is_not_there() {
+    let recorded = |nodes| annotated(world(2, nodes), BOOTSTRAP_NODE, "m1 10.0.0.1");
+    for state in ["Starting", "Stopping", "Failed", "Finished", "Waiting", "not there yet"] {
+        let told = plan(&recorded(vec![held(node(1, unclear(state))), held(node(2, absent()))]));
+        assert!(bootstraps(&told).is_empty(), "{state}");
+        assert!(matches!(&told.bootstrap, Bootstrap::Waiting { on } if on.contains("m1") && on.contains(state)), "{:?}", told.bootstrap);
+        let unknown = plan(&world(2, vec![held(node(1, unclear(state))), held(node(2, absent()))]));
+        assert!(bootstraps(&unknown).is_empty(), "{state}");
+        let going = plan(&recorded(vec![deleting(node(1, unclear(state))), held(node(2, away(2)))]));
+        assert!(!going.steps.contains(&Step::Release { machine: "m1".into() }), "{state}");
+    }
+    let unborn = plan(&annotated(world(2, vec![held(node(1, unclear("Waiting"))), held(node(2, absent()))]), BOOTSTRAP_NODE, "none"));
+    assert_eq!(bootstraps(&unborn), ["m2"], "where nobody was ever asked, one that boots need not be waited for");
 }
 
 #[test]
@@ -276,10 +309,188 @@ fn a_member_leaves_before_its_vm_goes() {
 }
 
 #[test]
+fn a_member_that_nobody_knows_may_be_the_leaving_machines_own() {
+    // The third machine has another address and another name than its member.
+    let members: Vec<EtcdMember> = (1..=3).map(|id| EtcdMember { hostname: format!("host-{id}"), ..member(id, false) }).collect();
+    let moved = |view: NodeView| NodeView { address: Some("10.9.9.3".into()), ..view };
+    let with = |third: NodeView, members: &[EtcdMember]| {
+        plan(&bootstrapped(world(3, vec![held(node(1, lists(members, true))), held(node(2, lists(members, true))), third])))
+    };
+    for answer in [away(3), unclear("Starting"), Answer::NotAsked] {
+        let stranger = with(unrecorded(moved(deleting(node(3, answer)))), &members);
+        assert!(stranger.steps.is_empty(), "{:?}", stranger.steps);
+        assert!(stranger.leaving.unwrap().contains("has no Machine and may be its own"));
+    }
+    let known = with(moved(deleting(node(3, away(3)))), &members);
+    assert_eq!(known.steps, [Step::EtcdRemove { machine: "m3".into(), id: MemberId(3), via: "10.0.0.1".into() }], "by its number");
+    let gone = with(moved(deleting(node(3, away(3)))), &[members[0].clone(), members[1].clone(), member(7, false)]);
+    assert_eq!(gone.steps, [Step::Release { machine: "m3".into() }], "its own has gone, whosever the stranger is");
+    let never = with(unrecorded(moved(deleting(node(3, away(3))))), &members[..2]);
+    assert_eq!(never.steps, [Step::Release { machine: "m3".into() }], "every member is another Machine's");
+    let first = plan(&bootstrapped(world(1, vec![unrecorded(held(node(1, lists(&members[..1], true))))])));
+    assert_eq!(first.steps, [Step::RecordMember { machine: "m1".into(), id: MemberId(1) }]);
+}
+
+#[test]
+fn the_dead_leave_before_the_living_and_are_told_until_then() {
+    let members: Vec<EtcdMember> = (1..=3).map(|id| member(id, false)).collect();
+    let nodes = vec![deleting(node(1, lists(&members, true))), deleting(node(2, away(2))), held(node(3, lists(&members, true)))];
+    let decided = plan(&bootstrapped(world(3, nodes)));
+    assert!(decided.etcd_faults.iter().any(|fault| fault.contains("m2")), "{:?}", decided.etcd_faults);
+    assert_eq!(decided.steps, [Step::EtcdRemove { machine: "m2".into(), id: MemberId(2), via: "10.0.0.1".into() }]);
+}
+
+#[test]
+fn the_last_voter_is_replaced_before_it_goes() {
+    let one = [member(1, false)];
+    let last = |address: &str| {
+        let view = NodeView { address: Some(address.into()), ..deleting(node(1, lists(&one, true))) };
+        let mut observed = bootstrapped(world(1, vec![view]));
+        Arc::make_mut(observed.cluster.as_mut().unwrap()).spec.control_plane_endpoint.host = Some("10.0.0.5".into());
+        plan(&observed)
+    };
+    assert_eq!(last("10.0.0.1").steps, [Step::PlanMachines { count: 1, is_first: false }]);
+    let with_endpoint = last("10.0.0.5");
+    assert!(with_endpoint.steps.is_empty());
+    assert!(matches!(&with_endpoint.resizing, Resizing::Up { wait: Some(on) } if on.contains("the cluster's endpoint")));
+}
+
+#[test]
+fn counts_tell_who_goes() {
+    let mut nodes = whole(3);
+    nodes[0] = deleting(nodes[0].clone());
+    nodes[1] = deleting(nodes[1].clone());
+    let observed = bootstrapped(world(3, nodes));
+    let told = status(&observed, &plan(&observed), &Acted::default());
+    let resized = api::conditions::get_legacy(&told.conditions, "Resized").unwrap().message.clone().unwrap();
+    assert!(
+        resized.starts_with("Scaling up control plane to 3 replicas (actual 1, and 2 being deleted); waiting for m1 to be gone"),
+        "{resized}"
+    );
+}
+
+/// Machines that do what steps say.
+struct Model {
+    wanted: i32,
+    machines: BTreeMap<u64, Modelled>,
+    planned: Vec<PlannedMachine>,
+    next: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Modelled {
+    is_dead: bool,
+    is_going: bool,
+    has_left: bool,
+    /// Whether its member learns.
+    member: Option<bool>,
+}
+
+impl Model {
+    fn observed(&self) -> Observed {
+        let members: Vec<EtcdMember> = self.machines.iter().filter_map(|(id, one)| Some(member(*id, one.member?))).collect();
+        let nodes = self.machines.iter().map(|(id, one)| {
+            let answer = match one.member {
+                _ if one.is_dead => away(*id),
+                Some(_) => lists(&members, true),
+                None if one.has_left => unclear("Finished"),
+                None => absent(),
+            };
+            let view = held(node(*id, answer));
+            if one.is_going { deleting(view) } else { view }
+        });
+        let observed = bootstrapped(world(self.wanted, nodes.collect()));
+        if self.planned.is_empty() { observed } else { annotated(observed, PLANNED_MACHINES, &intent::planned_text(&self.planned)) }
+    }
+
+    fn of(&mut self, name: &str) -> &mut Modelled {
+        self.machines.entry(name.trim_start_matches('m').parse().unwrap()).or_default()
+    }
+
+    fn has_quorum(&self) -> bool {
+        let voters = || self.machines.values().filter(|one| one.member == Some(false));
+        voters().filter(|one| !one.is_dead).count() >= quorum(voters().count())
+    }
+
+    /// One pass and what comes of it. Whether anything happened.
+    fn step(&mut self) -> bool {
+        let steps = plan(&self.observed()).steps;
+        for step in &steps {
+            match step {
+                Step::PlanMachines { count, .. } => {
+                    for _ in 0..*count {
+                        self.planned.push(planned(&format!("m{}", self.next)));
+                        self.next += 1;
+                    }
+                }
+                Step::KeepPlanned(kept) => self.planned.clone_from(kept),
+                Step::CreateMachine { planned, .. } => drop(self.of(&planned.machine)),
+                Step::DeleteMachine(meta) => self.of(meta.name.as_deref().unwrap()).is_going = true,
+                Step::EtcdLeave { machine, .. } | Step::EtcdRemove { machine, .. } => {
+                    let one = self.of(machine);
+                    (one.member, one.has_left) = (None, true);
+                    assert!(self.has_quorum());
+                }
+                Step::Release { machine } => {
+                    assert_eq!(self.of(machine).member, None, "a member leaves before its VM goes");
+                    self.machines.remove(&machine[1..].parse().unwrap());
+                }
+                _ => {}
+            }
+        }
+        let learns = self.machines.values().any(|one| one.member == Some(true));
+        let mut has_joined = false;
+        for one in self.machines.values_mut().filter(|one| !one.is_dead && !one.has_left) {
+            match one.member {
+                Some(true) => (one.member, has_joined) = (Some(false), true),
+                None if !learns && !has_joined && !one.is_going => (one.member, has_joined) = (Some(true), true),
+                _ => {}
+            }
+        }
+        !steps.is_empty() || has_joined
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    /// Whatever is deleted, all of it at once included: while etcd has its quorum, and who is dead is deleted, it ends.
+    #[test]
+    fn deletions_end(count in 1usize..=5, wanted in 1i32..=5, dead in proptest::sample::subsequence(vec![1u64, 2, 3, 4, 5], 0..=2),
+            going in proptest::sample::subsequence(vec![1u64, 2, 3, 4, 5], 0..=5)) {
+        let ids = 1..=u64::try_from(count).unwrap();
+        let most_dead = count - quorum(count);
+        let dead: Vec<u64> = dead.into_iter().filter(|id| ids.contains(id)).take(most_dead).collect();
+        let machine = |id: u64| Modelled {
+            is_dead: dead.contains(&id),
+            is_going: dead.contains(&id) || going.contains(&id),
+            has_left: false,
+            member: Some(false),
+        };
+        let mut model = Model { wanted, machines: ids.clone().map(|id| (id, machine(id))).collect(), planned: Vec::new(), next: 10 };
+        let mut rounds = 0;
+        while model.step() {
+            rounds += 1;
+            prop_assert!(rounds < 100, "it goes round in circles: {:?}", model.machines);
+        }
+        let stands = format!("{:?} {:?}", model.machines, plan(&model.observed()));
+        prop_assert!(model.machines.values().all(|one| !one.is_going && one.member == Some(false)), "{stands}");
+        prop_assert_eq!(model.machines.len(), usize::try_from(wanted).unwrap(), "{}", stands);
+    }
+}
+
+#[test]
 fn before_etcd_lives_a_machine_may_go_unless_it_may_hold_the_only_one() {
     let recorded = |nodes| annotated(world(2, nodes), BOOTSTRAP_NODE, "m1 10.0.0.1");
     let other = plan(&recorded(vec![held(node(1, away(1))), deleting(node(2, away(2)))]));
-    assert!(other.steps.contains(&Step::Release { machine: "m2".into() }));
+    assert!(!other.steps.contains(&Step::Release { machine: "m2".into() }), "it may have joined what began on the first");
+    let free = plan(&recorded(vec![held(node(1, absent())), deleting(node(2, away(2)))]));
+    assert!(free.steps.contains(&Step::Release { machine: "m2".into() }), "nothing has begun on the first");
+    let unborn = plan(&annotated(world(1, vec![deleting(node(1, away(1)))]), BOOTSTRAP_NODE, "none"));
+    assert!(unborn.steps.contains(&Step::Release { machine: "m1".into() }), "nobody was ever asked");
+    let begun = says(Etcd::Silent { reason: "r".into() });
+    let holder = plan(&recorded(vec![deleting(node(1, begun)), held(node(2, absent()))]));
+    assert!(!holder.steps.contains(&Step::Release { machine: "m1".into() }), "it surely holds the only one");
     let unsure = plan(&recorded(vec![deleting(node(1, away(1))), held(node(2, away(2)))]));
     assert!(!unsure.steps.contains(&Step::Release { machine: "m1".into() }));
     assert!(unsure.leaving.is_some());
@@ -337,13 +548,14 @@ fn a_changed_specification_is_told_and_not_acted_on() {
 
 #[test]
 fn counts_never_leave_their_range_and_waits_are_told() {
-    let observed = annotated(world(3, vec![held(node(1, away(1))), held(node(2, Answer::NotAsked))]), BOOTSTRAP_NODE, "none");
+    let second = NodeView { address: None, ..held(node(2, Answer::NotAsked)) };
+    let observed = annotated(world(3, vec![held(node(1, away(1))), second]), BOOTSTRAP_NODE, "none");
     let decided = plan(&observed);
     let told = status(&observed, &decided, &Acted::default());
     assert_eq!((told.replicas, told.ready_replicas, told.unavailable_replicas), (Some(2), None, Some(2)));
     let text = |type_: &str| api::conditions::get_legacy(&told.conditions, type_).unwrap().message.clone().unwrap_or_default();
     assert!(text("MachinesBootstrapped").starts_with("waiting for a node to answer since 12:00:00 (limit 12:20:00): 10.0.0.1 does not"));
-    assert_eq!(text("Resized"), "Scaling up control plane to 3 replicas (actual 2)");
+    assert_eq!(text("Resized"), "Scaling up control plane to 3 replicas (actual 2)", "none goes");
     assert!(text("EtcdClusterHealthyCondition").contains("m2 has no address yet"));
     let again = Observed {
         control_plane: Arc::new(TalosControlPlane { status: Some(told.clone()), ..(*observed.control_plane).clone() }),
@@ -354,23 +566,30 @@ fn counts_never_leave_their_range_and_waits_are_told() {
 
 fn any_answer(id: u64, members: Vec<EtcdMember>) -> impl Strategy<Value = Answer> {
     let silent = Answer::Answers { etcd: Etcd::Silent { reason: "r".into() }, unhealthy: Vec::new() };
-    prop_oneof![Just(Answer::NotAsked), Just(away(id)), Just(absent()), Just(silent), any::<bool>().prop_map(move |h| lists(&members, h))]
+    let other = [Answer::NotAsked, away(id), absent(), unclear("Starting"), silent];
+    prop_oneof![proptest::sample::select(other.to_vec()), any::<bool>().prop_map(move |h| lists(&members, h))]
 }
 
 fn any_world() -> impl Strategy<Value = Observed> {
     (1usize..6, proptest::collection::vec(any::<bool>(), 6), -1i32..7, 0u8..4, any::<bool>()).prop_flat_map(
         |(count, learners, wanted, choice, told)| {
             let count = u64::try_from(count).unwrap();
-            let members: Vec<EtcdMember> = (1..=count).zip(learners).map(|(id, is_learner)| member(id, is_learner)).collect();
+            let named = |id, is_learner| EtcdMember { hostname: format!("host-{id}"), ..member(id, is_learner) };
+            let members: Vec<EtcdMember> = (1..=count).zip(learners).map(|(id, is_learner)| named(id, is_learner)).collect();
             let nodes: Vec<_> = (1..=count)
                 .map(|id| {
-                    (any_answer(id, members.clone()), any::<bool>(), any::<bool>()).prop_map(move |(answer, is_going, is_held)| {
+                    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+                    (any_answer(id, members.clone()), flags).prop_map(move |(answer, (is_going, is_held, is_recorded, is_moved))| {
                         let view = node(id, answer);
-                        match (is_going, is_held) {
+                        let view = match (is_going, is_held) {
                             (true, _) => deleting(view),
                             (false, true) => held(view),
-                            (false, false) => view,
-                        }
+                            (false, false) => return view,
+                        };
+                        let view = if is_recorded { view } else { unrecorded(view) };
+                        // It has neither the address nor the name of its member any more.
+                        let address = if is_moved { Some(format!("10.9.9.{id}")) } else { view.address.clone() };
+                        NodeView { address, ..view }
                     })
                 })
                 .collect();
@@ -407,6 +626,17 @@ proptest! {
                 Choice::Node { machine: known, .. } => prop_assert_eq!(&known, machine),
                 _ => prop_assert_eq!(recorded.as_deref(), Some(*machine), "recorded before it is called"),
             }
+        }
+        // Every machine of these worlds is a member. So none may be let go but one that says itself that it has no etcd, or where none
+        // can have begun.
+        let is_listed = observed.nodes.iter().any(|node| node.members().is_some());
+        let chosen = intent::choice(&observed.control_plane);
+        for step in &decided.steps {
+            let Step::Release { machine } = step else { continue };
+            let own = observed.nodes.iter().find(|node| node.name() == machine).unwrap();
+            let is_unborn = !observed.is_bootstrapped() && !own.has_etcd() && (chosen == Choice::Unborn
+                || observed.nodes.iter().any(|node| node.name() != machine && node.has_no_etcd()));
+            prop_assert!(own.has_no_etcd() || (is_unborn && !is_listed), "{machine} goes with its member: {:?}", observed.nodes);
         }
         let removals = decided.steps.iter().filter(|step| matches!(step, Step::EtcdLeave { .. } | Step::EtcdRemove { .. })).count();
         prop_assert!(removals + deletions(&decided).len() <= 1, "one at a time");

@@ -146,6 +146,8 @@ pub struct Machine {
     pub is_up: bool,
     /// The cluster that its etcd belongs to.
     pub etcd: Option<usize>,
+    /// The state of its etcd service, where that does not follow.
+    pub state: Option<&'static str>,
 }
 
 /// The truth about nodes.
@@ -182,9 +184,10 @@ fn id_of(address: &str) -> MemberId {
 }
 
 impl Truth {
-    /// Members whose box is up.
+    /// Members that run.
     fn healthy(&self, cluster: usize) -> usize {
-        self.clusters[cluster].iter().filter(|address| self.boxes.get(*address).is_some_and(|one| one.is_up)).count()
+        let runs = |one: &Machine| one.is_up && one.state.is_none();
+        self.clusters[cluster].iter().filter(|address| self.boxes.get(*address).is_some_and(runs)).count()
     }
 
     fn has_quorum(&self, cluster: usize) -> bool {
@@ -258,7 +261,7 @@ impl TalosApi for NodeApi {
         let mut truth = self.nodes.truth.lock().unwrap();
         truth.join(&self.address);
         let is_member = truth.boxes[&self.address].etcd.is_some();
-        let state = if is_member { "Running" } else { "Preparing" };
+        let state = truth.boxes[&self.address].state.unwrap_or(if is_member { "Running" } else { "Preparing" });
         Ok(vec![Service { id: "etcd".into(), state: state.into(), is_healthy: is_member.then_some(true), message: String::new() }])
     }
 
@@ -294,6 +297,10 @@ impl TalosApi for NodeApi {
 
     async fn etcd_status(&self) -> Result<EtcdStatus, TalosError> {
         Ok(EtcdStatus::default())
+    }
+
+    async fn has_etcd_data(&self) -> Result<bool, TalosError> {
+        Ok(self.nodes.truth.lock().unwrap().boxes[&self.address].etcd.is_some())
     }
 
     async fn etcd_remove_member(&self, id: MemberId) -> Result<(), TalosError> {
@@ -420,6 +427,8 @@ pub struct Lab {
     defects: Defects,
     lives: u64,
     next_address: u64,
+    /// The cluster's endpoint; a shared address, unless a machine has it.
+    pub endpoint: &'static str,
 }
 
 impl Lab {
@@ -457,7 +466,7 @@ impl Lab {
         });
         let faults = Faults::default();
         let nodes = Nodes { faults: faults.clone(), ..Nodes::default() };
-        Self { server, nodes, faults, bundles, writes, mirror, clock, random, defects, lives: 0, next_address: 10 }
+        Self { server, nodes, faults, bundles, writes, mirror, clock, random, defects, lives: 0, next_address: 10, endpoint: "10.0.0.5" }
     }
 
     /// Starts the controllers; they end with the token.
@@ -538,7 +547,7 @@ impl Lab {
         self.create(
             &at(infrastructure, "v1beta1", "vsphereclusters"),
             json!({ "apiVersion": "infrastructure.cluster.x-k8s.io/v1beta1", "kind": "VSphereCluster", "metadata": meta(CLUSTER), "spec": {
-                "server": "vc", "controlPlaneEndpoint": { "host": "10.0.0.5", "port": 6443 },
+                "server": "vc", "controlPlaneEndpoint": { "host": self.endpoint, "port": 6443 },
             } }),
         )
         .await;
@@ -588,11 +597,11 @@ impl Lab {
             }
             let address = format!("10.0.0.{}", self.next_address);
             self.next_address += 1;
-            let addresses = json!([{ "type": "ExternalIP", "address": address }, { "type": "ExternalIP", "address": "10.0.0.5" }]);
+            let addresses = json!([{ "type": "ExternalIP", "address": address }, { "type": "ExternalIP", "address": self.endpoint }]);
             self.merge(&path("vspheremachines", &name), json!({ "spec": { "providerID": format!("vsphere://{name}") } })).await;
             let status = json!({ "status": { "initialization": { "provisioned": true }, "addresses": addresses } });
             self.merge(&format!("{}/status", path("vspheremachines", &name)), status).await;
-            let booted = Machine { name: owner, is_up: true, etcd: None };
+            let booted = Machine { name: owner, is_up: true, ..Machine::default() };
             self.nodes.truth.lock().unwrap().boxes.insert(address.clone(), booted);
             alive.insert(address);
         }

@@ -247,6 +247,124 @@ async fn a_node_that_does_not_answer_is_never_given_up_for_another() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_starts_again_is_not_a_node_without_etcd() {
+    let mut lab = Lab::new(3, Defects::none()).await;
+    lab.apply_manifests(3).await;
+    let token = lab.start();
+    let has_begun = |lab: &Lab| {
+        let truth = lab.nodes.truth.lock().unwrap();
+        truth.boxes.len() == 3 && !truth.bootstraps.is_empty()
+    };
+    assert!(lab.run(60, has_begun).await);
+    token.cancel();
+    {
+        // The power fails, and comes back: the last machine by name has the only etcd, which starts.
+        let mut truth = lab.nodes.truth.lock().unwrap();
+        let last = truth.boxes.iter().max_by_key(|(_, one)| one.name.clone()).map(|(address, _)| address.clone()).unwrap();
+        truth.boxes.values_mut().for_each(|one| one.etcd = None);
+        let one = truth.boxes.get_mut(&last).unwrap();
+        (one.etcd, one.state) = (Some(0), Some("Starting"));
+        truth.clusters[0] = std::collections::BTreeSet::from([last]);
+    }
+    // As after a move: what the status and the annotation knew is gone.
+    lab.merge(&format!("{CONTROL_PLANE}/status"), json!({ "status": { "bootstrapped": null } })).await;
+    lab.merge(CONTROL_PLANE, json!({ "metadata": { "annotations": { "talosphere.dev/bootstrap-node": null } } })).await;
+    lab.start();
+    lab.run(120, |_| false).await;
+    assert_eq!(lab.nodes.truth.lock().unwrap().bootstraps.len(), 1);
+    lab.nodes.truth.lock().unwrap().boxes.values_mut().for_each(|one| one.state = None);
+    assert!(lab.run(120, |lab| is_up(lab, 3)).await, "{}", lab.condition("MachinesBootstrapped"));
+    judge(&lab, 3, "started again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bundle_that_is_taken_away_is_restored_and_never_made_anew() {
+    let mut lab = brought_up(11, 3).await;
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/secrets/{CLUSTER}-talos");
+    let before = lab.get(&path).await["data"]["bundle"].clone();
+    lab.delete(&path).await;
+    let is_back = |lab: &Lab| lab.objects("Secret").iter().any(|secret| secret["metadata"]["name"] == format!("{CLUSTER}-talos"));
+    assert!(lab.run(60, is_back).await);
+    assert_eq!(lab.get(&path).await["data"]["bundle"], before, "the very same");
+    assert!(lab.run(60, |lab| is_up(lab, 3)).await);
+
+    // With the control planes' data gone as well there is nothing to restore it from.
+    for secret in lab.objects("Secret") {
+        let name = secret["metadata"]["name"].as_str().unwrap().to_owned();
+        if name.ends_with("-bootstrap-data") {
+            lab.delete(&format!("/api/v1/namespaces/{NAMESPACE}/secrets/{name}")).await;
+        }
+    }
+    lab.delete(&path).await;
+    lab.merge(CONTROL_PLANE, json!({ "spec": { "replicas": 5 } })).await;
+    let is_told = |lab: &Lab| lab.objects("TalosConfig").iter().any(|config| config.to_string().contains("BundleLost"));
+    assert!(lab.run(60, is_told).await);
+    lab.run(60, |_| false).await;
+    assert!(!is_back(&lab), "no machine would know another one");
+    let told = lab.condition("EtcdClusterHealthyCondition");
+    assert_eq!(told["status"], "False", "{told}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_machine_that_has_the_endpoint_gets_company() {
+    let mut lab = Lab::new(14, Defects::none()).await;
+    lab.endpoint = "10.0.0.10";
+    lab.apply_manifests(1).await;
+    lab.start();
+    assert!(lab.run(120, |lab| is_up(lab, 1)).await);
+    let machine = lab.objects("VSphereMachine").pop().unwrap();
+    let meta = |name: &str| json!({ "name": name, "namespace": NAMESPACE });
+    let pool = json!({ "apiGroup": "ipam.cluster.x-k8s.io", "kind": "InClusterIPPool", "name": "p" });
+    let mut claim = json!({ "apiVersion": "ipam.cluster.x-k8s.io/v1beta2", "kind": "IPAddressClaim", "metadata": meta("c"), "spec": { "poolRef": pool } });
+    claim["metadata"]["ownerReferences"] = json!([{ "apiVersion": machine["apiVersion"], "kind": machine["kind"],
+        "name": machine["metadata"]["name"], "uid": machine["metadata"]["uid"] }]);
+    let path = |plural: &str| format!("/apis/ipam.cluster.x-k8s.io/v1beta2/namespaces/{NAMESPACE}/{plural}");
+    lab.create(&path("ipaddressclaims"), claim).await;
+    let address = json!({ "apiVersion": "ipam.cluster.x-k8s.io/v1beta2", "kind": "IPAddress", "metadata": meta("c"),
+        "spec": { "claimRef": { "name": "c" }, "poolRef": pool, "address": "10.0.0.10", "prefix": 24 } });
+    lab.create(&path("ipaddresses"), address).await;
+    lab.merge(CONTROL_PLANE, json!({ "spec": { "replicas": 3 } })).await;
+    assert!(lab.run(240, |lab| is_up(lab, 3)).await, "{} {}", lab.condition("Resized"), lab.condition("EtcdClusterHealthyCondition"));
+    judge(&lab, 3, "grown");
+    let secret = lab.get(&format!("/api/v1/namespaces/{NAMESPACE}/secrets/{CLUSTER}-talosconfig")).await;
+    assert!(
+        lab.run(30, |lab| lab.objects("TalosConfig").iter().any(|config| config["status"]["talosConfig"]
+            .as_str()
+            .is_some_and(|text| text.contains("- 10.0.0.10\n") && text.contains("- 10.0.0.11\n"))))
+            .await,
+        "{secret}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_users_own_kubeconfig_is_left_alone() {
+    let mut lab = Lab::new(12, Defects::none()).await;
+    lab.apply_manifests(1).await;
+    let name = format!("{CLUSTER}-kubeconfig");
+    let own = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "data": { "value": "bWluZQ==" } });
+    lab.create(&format!("/api/v1/namespaces/{NAMESPACE}/secrets"), own).await;
+    lab.start();
+    assert!(lab.run(120, |lab| is_up(lab, 1)).await);
+    lab.run(30, |_| false).await;
+    let secret = lab.get(&format!("/api/v1/namespaces/{NAMESPACE}/secrets/{name}")).await;
+    assert_eq!(secret["data"]["value"], "bWluZQ==");
+}
+
+#[tokio::test(start_paused = true)]
+async fn machines_go_when_their_control_plane_is_gone_already() {
+    let mut lab = brought_up(13, 3).await;
+    let machines = lab.objects("Machine");
+    // As `kubectl delete --cascade=orphan` with the finalizer taken off by hand: nobody is left to take the hooks off.
+    let name = machines[0]["metadata"]["name"].as_str().unwrap().to_owned();
+    let path = format!("/apis/cluster.x-k8s.io/v1beta2/namespaces/{NAMESPACE}/machines/{name}");
+    let owner = json!([{ "apiVersion": "controlplane.cluster.x-k8s.io/v1alpha3", "kind": "TalosControlPlane", "name": "cp", "uid": "gone", "controller": true }]);
+    lab.merge(&path, json!({ "metadata": { "ownerReferences": owner } })).await;
+    lab.delete(&path).await;
+    let is_gone = |lab: &Lab| !lab.objects("Machine").iter().any(|machine| machine["metadata"]["name"] == *name);
+    assert!(lab.run(60, is_gone).await, "{:#?}", lab.objects("Machine"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_planted_defects_do_what_they_say() {
     let mut lab = Lab::new(4, Defects::planted([Defect::RegenerateSecrets])).await;
     lab.apply_manifests(3).await;

@@ -82,6 +82,8 @@ pub(super) struct Memory {
     read: BTreeSet<[u8; 32]>,
     /// The encoded configuration last seen in a machine's settings, by machine and key: most events change none.
     settings: BTreeMap<(VmId, &'static str), String>,
+    /// What the bundle of each cluster that lives holds, by the cluster's uid.
+    bundles: BTreeMap<String, Value>,
 }
 
 impl Memory {
@@ -185,6 +187,37 @@ impl Memory {
         shown.into_values().map(|what| violation(7, "a secret was shown", format!("{what}, in {source}"))).collect()
     }
 
+    /// The bundle of a cluster, `<cluster>-talos`: never overwritten, never taken away, and never made with other content, while the
+    /// cluster lives.
+    fn bundle(&mut self, objects: &Objects, key: &Key, before: Option<&Value>, after: Option<&Value>) -> Vec<Violation> {
+        let Some(cluster) = key.name.strip_suffix("-talos") else { return Vec::new() };
+        let clusters =
+            Key { group: "cluster.x-k8s.io".into(), resource: "clusters".into(), namespace: key.namespace.clone(), name: cluster.into() };
+        let living = objects.get(&clusters).filter(|object| !is_deleting(object)).map(|object| text(object, "/metadata/uid").to_owned());
+        let raw = |object: Option<&Value>| object.and_then(|object| object.pointer("/data/bundle").cloned());
+        let mut found = Vec::new();
+        match (raw(before), raw(after)) {
+            (Some(old), new) if after.is_some() && new.as_ref() != Some(&old) => {
+                found.push(violation(7, "a secrets bundle was overwritten", key.to_string()));
+            }
+            (Some(_), None) if living.is_some() => {
+                found.push(violation(7, "a secrets bundle was deleted while its cluster lives", key.to_string()));
+            }
+            _ => {}
+        }
+        let Some(uid) = living else { return found };
+        if let Some(old) = before.and_then(content) {
+            self.bundles.entry(uid.clone()).or_insert(old);
+        }
+        if let Some(new) = after.and_then(content) {
+            let known = self.bundles.entry(uid).or_insert_with(|| new.clone());
+            if before.is_none() && *known != new {
+                found.push(violation(7, "another secrets bundle was made for a cluster that lives", key.to_string()));
+            }
+        }
+        found
+    }
+
     /// A write: the bundle is made once, and no event or condition shows a secret.
     pub fn wrote(&mut self, objects: &Objects, key: &Key, before: Option<&Value>, after: Option<&Value>) -> Vec<Violation> {
         let mut found = Vec::new();
@@ -192,7 +225,7 @@ impl Memory {
             if let Some(object) = after {
                 self.learn(object);
             }
-            found.extend(bundle(objects, key, before, after));
+            found.extend(self.bundle(objects, key, before, after));
             return found;
         }
         let Some(object) = after else { return found };
@@ -218,19 +251,12 @@ fn is_secret_key(key: &str) -> bool {
     SECRET_KEYS.contains(&plain.as_str())
 }
 
-/// The bundle of a cluster: `<cluster>-talos`.
-fn bundle(objects: &Objects, key: &Key, before: Option<&Value>, after: Option<&Value>) -> Vec<Violation> {
-    let (Some(cluster), Some(before)) = (key.name.strip_suffix("-talos"), before) else { return Vec::new() };
-    let bundle = |object: &Value| object.pointer("/data/bundle").cloned();
-    let Some(old) = bundle(before) else { return Vec::new() };
-    let clusters =
-        Key { group: "cluster.x-k8s.io".into(), resource: "clusters".into(), namespace: key.namespace.clone(), name: cluster.into() };
-    let lives = objects.get(&clusters).is_some_and(|object| !is_deleting(object));
-    match after {
-        Some(after) if bundle(after) != Some(old) => vec![violation(7, "a secrets bundle was overwritten", key.to_string())],
-        None if lives => vec![violation(7, "a secrets bundle was deleted while its cluster lives", key.to_string())],
-        _ => Vec::new(),
-    }
+/// What a bundle's Secret holds, however it is written.
+fn content(secret: &Value) -> Option<Value> {
+    let encoded = secret.pointer("/data/bundle")?.as_str()?;
+    let bytes = base64::engine::general_purpose::STANDARD.decode(encoded).ok()?;
+    let document = String::from_utf8(bytes).ok().and_then(|content| serde_saphyr::from_str::<Value>(&content).ok());
+    Some(document.unwrap_or_else(|| Value::String(encoded.to_owned())))
 }
 
 #[cfg(test)]

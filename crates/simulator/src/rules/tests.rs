@@ -319,6 +319,11 @@ async fn rule_7_a_bundle_is_made_once() {
     let (checker, mut writer) = prepare();
     writer.delete("", "secrets", "demo-talos");
     assert_eq!(checker.violations()[0].what, "a secrets bundle was deleted while its cluster lives");
+    writer.put("", "secrets", "Secret", "demo-talos", json!({"data": {"bundle": base64("{\"a\": 1}")}}));
+    assert_eq!(checker.violations().len(), 1, "the same one may come back, however it is written");
+    writer.delete("", "secrets", "demo-talos");
+    writer.put("", "secrets", "Secret", "demo-talos", json!({"data": {"bundle": base64("a: 2")}}));
+    assert_eq!(checker.violations().last().unwrap().what, "another secrets bundle was made for a cluster that lives");
     let (checker, mut writer) = prepare();
     writer.put("cluster.x-k8s.io", "clusters", "Cluster", "demo", json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}));
     writer.delete("", "secrets", "demo-talos");

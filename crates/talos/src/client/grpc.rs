@@ -22,14 +22,16 @@ use tonic::{Response, Status};
 
 use super::error::{innermost, tls_error};
 use super::{
-    ApplyMode, ByteStream, CALL_TIMEOUT, ClientIdentity, EtcdMember, EtcdStatus, LEAVE_TIMEOUT, LogQuery, MemberId, PORT, ResetOptions,
-    Service, TalosApi, TalosDialer, TalosError, Version, WORK_TIMEOUT, archive,
+    ApplyMode, ByteStream, CALL_TIMEOUT, ClientIdentity, ETCD_DATA, EtcdMember, EtcdStatus, LEAVE_TIMEOUT, LogQuery, MemberId, PORT,
+    ResetOptions, Service, TalosApi, TalosDialer, TalosError, Version, WORK_TIMEOUT, archive,
 };
 
 /// The largest message in either direction.
 const MAX_MESSAGE: usize = 32 * 1024 * 1024;
 /// The name in the certificate of a node without configuration.
 const MAINTENANCE: &str = "maintenance-service.talos.dev";
+/// How a node says that a path is not there.
+const NO_SUCH_FILE: &str = "no such file or directory";
 
 /// Dials nodes over `dialer`.
 #[derive(Clone, Debug)]
@@ -202,6 +204,26 @@ impl TalosApi for Node {
             is_learner: status.is_learner,
             errors: status.errors,
         })
+    }
+
+    async fn has_etcd_data(&self) -> Result<bool, TalosError> {
+        let method = "List";
+        let first = async {
+            let request = proto::ListRequest { root: ETCD_DATA.to_owned(), ..proto::ListRequest::default() };
+            self.client.clone().list(request).await?.into_inner().next().await.transpose()
+        };
+        let first = match tokio::time::timeout(CALL_TIMEOUT, first).await {
+            Ok(Ok(first)) => self.only(method, first.into_iter().collect())?,
+            // The walk does not begin where there is nothing: the node tells its kernel's words.
+            Ok(Err(status)) if status.message().contains(NO_SUCH_FILE) => return Ok(false),
+            Ok(Err(status)) => return Err(TalosError::from_status(&self.address, method, &status)),
+            Err(_) => return Err(TalosError::Timeout { address: self.address.clone(), method, after: CALL_TIMEOUT }),
+        };
+        match first.error.as_str() {
+            "" => Ok(true),
+            told if told.contains(NO_SUCH_FILE) => Ok(false),
+            told => Err(TalosError::Failed { address: self.address.clone(), method, code: "file".to_owned(), message: told.to_owned() }),
+        }
     }
 
     async fn etcd_remove_member(&self, id: MemberId) -> Result<(), TalosError> {

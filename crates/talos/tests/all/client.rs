@@ -30,6 +30,7 @@ const NODE: &str = "10.0.0.4";
 struct Fake;
 
 type Bytes = tonic::codegen::BoxStream<Data>;
+type Files = tonic::codegen::BoxStream<proto::FileInfo>;
 
 fn data(pieces: &[&[u8]]) -> Bytes {
     let pieces: Vec<_> = pieces.iter().map(|piece| Ok(Data { metadata: None, bytes: piece.to_vec() })).collect();
@@ -70,6 +71,10 @@ impl MachineService for Fake {
 
     async fn etcd_status(&self, _: Request<()>) -> Result<Response<proto::EtcdStatusResponse>, Status> {
         Err(Status::unavailable("no controlplane endpoints"))
+    }
+
+    async fn list(&self, request: Request<proto::ListRequest>) -> Result<Response<Files>, Status> {
+        Err(Status::unknown(format!("stat {}: no such file or directory", request.into_inner().root)))
     }
 
     async fn etcd_leave_cluster(
@@ -212,6 +217,7 @@ async fn calls_carry_their_answers() {
     let members = node.etcd_members().await.unwrap();
     assert_eq!((members[0].id, members[0].is_learner), (MemberId(0xabc), true));
     assert_eq!(members[0].id.to_string(), "0000000000000abc");
+    assert!(!node.has_etcd_data().await.unwrap());
     let text: Vec<u8> = node.dmesg(false, true).await.unwrap().map(Result::unwrap).concat().await;
     assert_eq!(text, b"line 1\nline 2\n");
     let query = LogQuery { namespace: "system".into(), id: "etcd".into(), follow: false, tail_lines: None };

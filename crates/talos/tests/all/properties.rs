@@ -12,7 +12,7 @@ use runtime::random::Random;
 use runtime::x509::Facts;
 use serde_json::Value;
 use talos::clientconfig::{ADMIN, ClientConfig, ClientIdentity};
-use talos::config::{Input, MachineConfig, MachineType, carries_authority_of, generate};
+use talos::config::{Input, MachineConfig, MachineType, generate};
 use talos::contract::Contract;
 use talos::kubeconfig::{self, KubeconfigInput};
 use talos::secrets::{Bundle, SecretsError};
@@ -97,12 +97,14 @@ proptest! {
         }
         for config in [&plane, &worker] {
             config.check_keys().unwrap();
-            prop_assert!(carries_authority_of(config, &bundle));
             let text = config.to_yaml();
             prop_assert_eq!(MachineConfig::from_yaml(&text).unwrap().to_yaml(), text);
         }
         prop_assert_eq!(plane.kubernetes_authority().unwrap().key, bundle.kubernetes.key.clone());
         prop_assert_eq!(worker.kubernetes_authority(), None);
+        let read = MachineConfig::from_yaml(&plane.to_yaml()).unwrap();
+        prop_assert!(read.bundle().unwrap() == bundle, "a control plane's configuration holds the whole bundle");
+        prop_assert!(worker.bundle().is_err());
     }
 }
 

@@ -118,6 +118,18 @@ impl Api {
         Ok(name)
     }
 
+    /// The only directory that is modelled: that of the member's data.
+    pub(super) fn file(&self, root: &str) -> Result<wire::FileInfo, Status> {
+        self.machine(|_| ())?;
+        if root.trim_end_matches('/') != "/var/lib/etcd/member" {
+            return Err(Status::unimplemented("the simulated machine has no file system but etcd's directory"));
+        }
+        if self.nodes.state().etcd_data(&self.id).is_none() {
+            return Err(Status::unknown(format!("stat {root}: no such file or directory")));
+        }
+        Ok(wire::FileInfo { name: root.to_owned(), relative_name: ".".to_owned(), is_dir: true, ..wire::FileInfo::default() })
+    }
+
     /// A snapshot that can be told from a broken one: 512-byte pages and the SHA-256 of them.
     pub(super) fn snapshot(&self) -> Result<Vec<u8>, Status> {
         let mut bytes = self.with_etcd(|cluster, _| {

@@ -20,6 +20,7 @@ use super::state::Machine;
 use crate::hypervisor::VmId;
 
 type Bytes = Pin<Box<dyn Stream<Item = Result<Data, Status>> + Send>>;
+type Files = Pin<Box<dyn Stream<Item = Result<wire::FileInfo, Status>> + Send>>;
 
 /// The services of one machine.
 pub(super) fn routes(nodes: Nodes, id: VmId) -> Routes {
@@ -148,6 +149,11 @@ impl wire::machine_service_server::MachineService for Api {
     ) -> Result<Response<wire::EtcdForfeitLeadershipResponse>, Status> {
         let member = self.forfeit()?;
         Ok(Response::new(wire::EtcdForfeitLeadershipResponse { messages: vec![wire::EtcdForfeitLeadership { metadata: None, member }] }))
+    }
+
+    async fn list(&self, request: Request<wire::ListRequest>) -> Result<Response<Files>, Status> {
+        let file = self.file(&request.into_inner().root)?;
+        Ok(Response::new(Box::pin(futures::stream::iter([Ok(file)]))))
     }
 
     async fn etcd_snapshot(&self, _: Request<wire::EtcdSnapshotRequest>) -> Result<Response<Bytes>, Status> {
