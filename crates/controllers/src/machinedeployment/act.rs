@@ -8,15 +8,12 @@ use api::names::{annotations, finalizers, labels};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::api::PropagationPolicy;
-use runtime::random::Random;
 use runtime::reconcile::{Error, EventType, ObjectKey, Recorder, Store};
 
 use super::plan::{Observed, Step, most_replicas, template_hash};
 use crate::Wiring;
-use crate::edit::{Edit, controller_of, owner_of};
-
-/// The longest base of a set's name; five random characters and the dash follow.
-const LONGEST_BASE: usize = 57;
+use crate::edit::{Edit, controller_of, controller_reference, owner_of};
+use crate::naming;
 
 /// The writers that steps go through.
 #[derive(Clone, Debug)]
@@ -24,7 +21,6 @@ pub struct Act {
     pub wiring: Wiring,
     pub deployments: Store<MachineDeployment>,
     pub sets: Store<MachineSet>,
-    pub random: Random,
     pub recorder: Recorder,
 }
 
@@ -47,8 +43,18 @@ impl Act {
                 ("claim", None)
             }
             Step::CreateSet => {
-                let set = new_set(&deployment, &self.random.name_suffix(5));
-                let created = self.sets.create(&set).await?;
+                let set = new_set(&deployment, &suffix(&deployment, &observed.sets));
+                let created = match self.sets.create(&set).await {
+                    Ok(created) => created,
+                    // An earlier try of ours whose answer was lost.
+                    Err(error) if error.is_already_exists() => {
+                        let uid = deployment.metadata.uid.as_ref();
+                        let there = self.sets.fetch(&ObjectKey::of(&set.metadata)).await?;
+                        let is_ours = |set: &MachineSet| controller_reference(&set.metadata).map(|owner| &owner.uid) == uid;
+                        there.filter(|set| is_ours(set)).ok_or(error)?
+                    }
+                    Err(error) => return Err(error.into()),
+                };
                 let text = format!("Created MachineSet {}", ObjectKey::of(&created.metadata));
                 self.recorder.event(&deployment.object_ref(&()), EventType::Normal, "SuccessfulCreate", text);
                 ("create-machineset", created.metadata.name.clone())
@@ -83,10 +89,18 @@ impl Act {
     }
 }
 
+/// The end of the new set's name. It follows from what there is, so that a call whose answer was lost makes no second set.
+fn suffix(deployment: &MachineDeployment, sets: &[Arc<MachineSet>]) -> String {
+    let of = |meta: &ObjectMeta| meta.uid.clone().unwrap_or_default();
+    let mut parts: Vec<String> = sets.iter().map(|set| of(&set.metadata)).collect();
+    parts.sort();
+    parts.insert(0, of(&deployment.metadata));
+    naming::derived(&parts.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
 /// The first set of a deployment, named with `suffix`.
 pub fn new_set(deployment: &MachineDeployment, suffix: &str) -> MachineSet {
     let name = deployment.metadata.name.clone().unwrap_or_default();
-    let base = name.get(..LONGEST_BASE).unwrap_or(&name);
     let hash = format!("{}-{suffix}", template_hash(deployment));
     let mut template = deployment.spec.template.clone();
     template.metadata.labels.insert(labels::MACHINE_TEMPLATE_HASH.to_owned(), hash.clone());
@@ -104,7 +118,7 @@ pub fn new_set(deployment: &MachineDeployment, suffix: &str) -> MachineSet {
     set_annotations.insert(annotations::MAX_REPLICAS.to_owned(), most_replicas(deployment).to_string());
     set_annotations.insert(annotations::REVISION.to_owned(), "1".to_owned());
     let metadata = ObjectMeta {
-        name: Some(format!("{base}-{suffix}")),
+        name: Some(naming::suffixed(&name, suffix)),
         namespace: deployment.metadata.namespace.clone(),
         labels: Some(set_labels),
         annotations: Some(set_annotations),

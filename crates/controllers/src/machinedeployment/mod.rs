@@ -39,7 +39,6 @@ pub fn start(wiring: &Wiring) -> Started {
         wiring: wiring.clone(),
         deployments: store.clone(),
         sets: sets.clone(),
-        random: wiring.random.child("machinedeployment names"),
         recorder: wiring.recorder.of("machinedeployment-controller"),
     };
     let reconciler = MachineDeployments {

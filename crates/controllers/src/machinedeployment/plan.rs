@@ -33,7 +33,7 @@ pub struct Observed {
 pub enum Step {
     /// Finalizer, cluster label, the Cluster as an owner.
     Claim,
-    /// Make the first set. Its name's random end is drawn when it is made.
+    /// Make the first set. Its name follows from the deployment and the sets that still go.
     CreateSet,
     /// Change exactly these fields of a set.
     PatchSet {

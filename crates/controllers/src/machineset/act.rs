@@ -11,15 +11,14 @@ use kube::Resource;
 use kube::api::PropagationPolicy;
 use runtime::random::Random;
 use runtime::reconcile::{Error, EventType, ObjectKey, Recorder, Store};
+use serde_json::{Value, json};
 
-use super::plan::{Observed, Step, machine_labels};
+use super::plan::{Observed, PLANNED_MACHINES, Step, machine_labels, planned};
 use crate::Wiring;
 use crate::clone::{self, kind_of};
 use crate::contract::Referenced;
 use crate::edit::{Edit, controller_of, owner_of};
-
-/// The longest base of a generated name; five random characters and the dash follow.
-const LONGEST_BASE: usize = 57;
+use crate::naming;
 
 /// The writers that steps go through.
 #[derive(Clone, Debug)]
@@ -62,11 +61,17 @@ impl Act {
                 Edit::of(&machine.metadata).owner(controller_of(&**set)).apply(&self.machines).await?;
                 ("adopt-machine", machine.metadata.name.clone())
             }
-            Step::CreateMachines { count } => {
-                for _ in 0..*count {
-                    self.create_machine(set).await?;
-                }
-                ("create-machines", Some(count.to_string()))
+            Step::PlanMachines { count } => {
+                self.plan_machines(set, *count).await?;
+                ("plan-machines", Some(count.to_string()))
+            }
+            Step::KeepPlanned(names) => {
+                self.store_planned(set, names).await?;
+                ("keep-planned", Some(names.len().to_string()))
+            }
+            Step::CreateMachine { name } => {
+                self.create_machine(set, name).await?;
+                ("create-machine", Some(name.clone()))
             }
             Step::CloneBootstrap(machine) => {
                 let template = set.spec.template.spec.bootstrap.config_ref.as_ref();
@@ -111,9 +116,36 @@ impl Act {
         Ok(())
     }
 
-    async fn create_machine(&self, set: &Arc<MachineSet>) -> Result<(), Error> {
-        let machine = new_machine(set, &self.random.name_suffix(5));
+    /// Draws names and stores them, with those that are still to be used.
+    async fn plan_machines(&self, set: &MachineSet, count: usize) -> Result<(), Error> {
+        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+        let is_made = |name: &str| self.machines.get_in(namespace, name).is_some();
+        let mut names = planned(set);
+        names.retain(|name| !is_made(name));
+        for _ in 0..count {
+            let is_free = |name: &str| !is_made(name) && !names.iter().any(|known| known == name);
+            names.push(naming::draw(&self.random, |suffix| machine_name(set, suffix), is_free));
+        }
+        self.store_planned(set, &names).await
+    }
+
+    /// Fails when the set has changed since it was read: the names were drawn for what it was.
+    async fn store_planned(&self, set: &MachineSet, names: &[String]) -> Result<(), Error> {
+        let text = if names.is_empty() { Value::Null } else { json!(names.join(";")) };
+        let meta = &set.metadata;
+        let metadata = json!({ "resourceVersion": meta.resource_version, "uid": meta.uid, "annotations": { PLANNED_MACHINES: text } });
+        self.sets.merge(&ObjectKey::of(meta), json!({ "metadata": metadata })).await?;
+        Ok(())
+    }
+
+    async fn create_machine(&self, set: &Arc<MachineSet>, name: &str) -> Result<(), Error> {
+        let machine = new_machine(set, name);
         match self.machines.create(&machine).await {
+            // An earlier try of ours whose answer was lost.
+            Err(error) if error.is_already_exists() => {
+                self.machines.fetch(&ObjectKey::of(&machine.metadata)).await?;
+                Ok(())
+            }
             Ok(created) => {
                 let name = created.metadata.name.clone().unwrap_or_default();
                 self.recorder.event(&set.object_ref(&()), EventType::Normal, "SuccessfulCreate", format!("Created machine {name:?}"));
@@ -153,23 +185,27 @@ impl Act {
     }
 }
 
-/// A Machine of the set, named with `suffix`. The objects that it refers to carry its name and are cloned afterwards.
-pub fn new_machine(set: &MachineSet, suffix: &str) -> Machine {
-    let set_name = set.metadata.name.clone().unwrap_or_default();
-    let name = match set.spec.machine_naming.template.as_deref() {
-        Some(template) => named(template, &set.spec.cluster_name, &set_name, suffix),
-        None => format!("{}-{suffix}", cut(&set_name, LONGEST_BASE)),
-    };
+/// The name of a Machine of the set that ends in `suffix`.
+fn machine_name(set: &MachineSet, suffix: &str) -> String {
+    let set_name = set.metadata.name.as_deref().unwrap_or_default();
+    match set.spec.machine_naming.template.as_deref() {
+        Some(template) => named(template, &set.spec.cluster_name, set_name, suffix),
+        None => naming::suffixed(set_name, suffix),
+    }
+}
+
+/// A Machine of the set. The objects that it refers to carry its name and are cloned afterwards.
+pub fn new_machine(set: &MachineSet, name: &str) -> Machine {
     let template = &set.spec.template;
     let mut spec = template.spec.clone();
     spec.cluster_name.clone_from(&set.spec.cluster_name);
     for reference in [Some(&mut spec.infrastructure_ref), spec.bootstrap.config_ref.as_mut()].into_iter().flatten() {
         reference.kind = kind_of(&reference.kind).to_owned();
-        reference.name.clone_from(&name);
+        name.clone_into(&mut reference.name);
     }
     let annotations = Some(template.metadata.annotations.clone()).filter(|annotations| !annotations.is_empty());
     let metadata = ObjectMeta {
-        name: Some(name),
+        name: Some(name.to_owned()),
         namespace: set.metadata.namespace.clone(),
         labels: Some(machine_labels(set)),
         annotations,
@@ -178,10 +214,6 @@ pub fn new_machine(set: &MachineSet, suffix: &str) -> Machine {
         ..ObjectMeta::default()
     };
     Machine { metadata, spec, status: None }
-}
-
-fn cut(name: &str, longest: usize) -> &str {
-    name.get(..longest).unwrap_or(name)
 }
 
 /// `spec.machineNaming.template`: the names of cluster and set and the random characters, as upstream's Go template writes them.
@@ -200,7 +232,7 @@ fn named(template: &str, cluster: &str, set: &str, suffix: &str) -> String {
         rest = after;
     }
     name.push_str(rest);
-    if name.len() > 63 { format!("{}-{suffix}", cut(&name, LONGEST_BASE)) } else { name }
+    if name.len() > 63 { naming::suffixed(&name, suffix) } else { name }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What is to be done for a MachineSet. Pure.
 //!
-//! A Machine is created **first**, with the names of its bootstrap and infrastructure objects in it; then those objects are cloned. So the
-//! Machine is the stored intent: whoever comes back after a loss finds Machines without objects and clones what is missing, and nothing is
+//! The names of new Machines are stored first, so that a call whose answer was lost makes no second Machine. Then a Machine is created, with
+//! the names of its bootstrap and infrastructure objects in it, and then those objects are cloned. So the Machine is their intent: whoever comes back after a loss finds Machines without objects and clones what is missing, and nothing is
 //! ever left behind. (Upstream creates the objects first and has to clean up.)
 //!
 //! Numbers: never more Machines than wanted, those being deleted included; never fewer than wanted by our doing.
@@ -20,6 +20,9 @@ use serde_json::{Map, Value, json};
 use crate::contract::Referenced;
 use crate::edit::{controller_reference, has_finalizer, is_deleting, is_paused};
 use crate::machinedeployment::template;
+
+/// Annotation of a set: the names of Machines that are to be created, separated by semicolons.
+pub const PLANNED_MACHINES: &str = "talosphere.dev/planned-machines";
 
 /// What is known when a MachineSet is planned.
 #[derive(Clone, Debug)]
@@ -47,8 +50,14 @@ pub enum Step {
     OwnInfrastructureTemplate,
     /// Become the controller of a Machine that matches the selector.
     Adopt(Arc<Machine>),
-    CreateMachines {
+    /// Draw names for so many more Machines and store them.
+    PlanMachines {
         count: usize,
+    },
+    /// Store that only these are still to be created.
+    KeepPlanned(Vec<String>),
+    CreateMachine {
+        name: String,
     },
     CloneBootstrap(Arc<Machine>),
     CloneInfrastructure(Arc<Machine>),
@@ -181,9 +190,24 @@ fn blocked(template: &Referenced, reason: &'static str) -> Option<Blocked> {
     }
 }
 
+/// The names of Machines that are to be created.
+pub fn planned(set: &MachineSet) -> Vec<String> {
+    let text = set.metadata.annotations.as_ref().and_then(|known| known.get(PLANNED_MACHINES)).map_or("", String::as_str);
+    text.split(';').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
 fn scale(observed: &Observed, plan: &mut Plan) {
     let wanted = usize::try_from(observed.set.spec.replicas.unwrap_or(0)).unwrap_or(0);
     let present = observed.machines.len();
+    let room = wanted.saturating_sub(present);
+    let stored = planned(&observed.set);
+    let is_made = |name: &String| observed.machines.iter().any(|machine| machine.metadata.name.as_ref() == Some(name));
+    let planned: Vec<String> = stored.iter().filter(|name| !is_made(name)).take(room).cloned().collect();
+    // What is done is forgotten before its Machine can go: a name is never used twice.
+    let is_done = planned.is_empty() && !stored.is_empty();
+    if (is_done && room == 0) || stored.iter().filter(|name| !is_made(name)).count() > room {
+        plan.steps.push(Step::KeepPlanned(planned.clone()));
+    }
     if present < wanted {
         let is_off =
             observed.set.metadata.annotations.as_ref().is_some_and(|known| known.contains_key(annotations::DISABLE_MACHINE_CREATE));
@@ -194,7 +218,8 @@ fn scale(observed: &Observed, plan: &mut Plan) {
             .or_else(|| blocked(&observed.infrastructure_template, "InfrastructureTemplateCloningFailed"));
         match blocked {
             Some(blocked) => plan.blocked = Some(blocked),
-            None => plan.steps.push(Step::CreateMachines { count: wanted - present }),
+            None if planned.len() < room => plan.steps.push(Step::PlanMachines { count: room - planned.len() }),
+            None => plan.steps.extend(planned.into_iter().map(|name| Step::CreateMachine { name })),
         }
         return;
     }

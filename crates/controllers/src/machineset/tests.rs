@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::plan::{Blocked, Observed, Plan, Step, first_to_go, plan};
+use super::plan::{Blocked, Observed, PLANNED_MACHINES, Plan, Step, first_to_go, plan};
 use super::status::status;
 use crate::contract::{External, Referenced};
 
@@ -130,11 +130,22 @@ fn what_is_missing_around_the_set_is_done() {
 #[test]
 fn machines_are_made_first_and_their_objects_after() {
     let base = observed(Vec::new());
-    assert_eq!(plan(&base).steps, [Step::CreateMachines { count: 2 }]);
+    assert_eq!(plan(&base).steps, [Step::PlanMachines { count: 2 }]);
+    let planned = |names: &str, machines| Observed {
+        set: set(&json!({"metadata": {"annotations": {PLANNED_MACHINES: names}}})),
+        ..observed(machines)
+    };
+    let create = |name: &str| Step::CreateMachine { name: name.into() };
+    assert_eq!(plan(&planned("a;b", Vec::new())).steps, [create("a"), create("b")]);
+    assert_eq!(plan(&planned("a;b", vec![machine("a", &json!({}))])).steps, [create("b")], "the rest of what was begun");
+    let done = planned("a;b", vec![machine("a", &json!({})), machine("b", &json!({}))]);
+    assert_eq!(plan(&done).steps, [Step::KeepPlanned(Vec::new())], "a name is used once");
+    let fewer = planned("x;y", vec![machine("a", &json!({}))]);
+    assert_eq!(plan(&fewer).steps, [Step::KeepPlanned(vec!["x".into()]), create("x")], "fewer are wanted by now");
     let fresh = machine("a", &json!({"status": {"initialization": null, "nodeRef": null}}));
     let mut one = observed(vec![fresh.clone()]);
     one.objects.insert("a".into(), (missing("TalosConfig"), missing("VSphereMachine")));
-    let expected = [Step::CloneBootstrap(fresh.clone()), Step::CloneInfrastructure(fresh), Step::CreateMachines { count: 1 }];
+    let expected = [Step::CloneBootstrap(fresh.clone()), Step::CloneInfrastructure(fresh), Step::PlanMachines { count: 1 }];
     assert_eq!(plan(&one).steps, expected);
     // What was there and is gone is not made again: it would be another machine under the old name.
     let mut lost = settled();
@@ -187,7 +198,10 @@ fn what_stands_in_the_way_is_told() {
         let planned = plan(&observed);
         assert_eq!(planned.blocked, Some(Blocked { reason: planned.blocked.as_ref().unwrap().reason, message: message.into() }));
         assert!(
-            !planned.steps.iter().any(|step| matches!(step, Step::CreateMachines { .. } | Step::CloneInfrastructure(_))),
+            !planned
+                .steps
+                .iter()
+                .any(|step| matches!(step, Step::PlanMachines { .. } | Step::CreateMachine { .. } | Step::CloneInfrastructure(_))),
             "{planned:?}"
         );
         let status = told(&observed);
@@ -305,7 +319,7 @@ proptest! {
         let leaving = i32::try_from(states.iter().filter(|state| **state == 0).count()).unwrap();
         let observed = Observed { set: set(&json!({"spec": {"replicas": wanted}})), ..observed(machines) };
         let planned = plan(&observed);
-        let made: i32 = planned.steps.iter().map(|step| if let Step::CreateMachines { count } = step { i32::try_from(*count).unwrap() } else { 0 }).sum();
+        let made: i32 = planned.steps.iter().map(|step| if let Step::PlanMachines { count } = step { i32::try_from(*count).unwrap() } else { 0 }).sum();
         let deleted = i32::try_from(planned.steps.iter().filter(|step| matches!(step, Step::DeleteMachine(_))).count()).unwrap();
         prop_assert!(made == 0 || deleted == 0);
         prop_assert!(present + made <= present.max(wanted));

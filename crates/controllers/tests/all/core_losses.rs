@@ -4,12 +4,12 @@
 //! occurrence, both ways.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::core_world::{Cut, Process, World, manifests};
+use super::core_world::{Cut, Lag, Process, World, manifests};
 
 /// What a process did with a world.
 #[derive(Clone, Copy, Debug)]
@@ -121,6 +121,31 @@ async fn a_shrinking_continues() {
 #[tokio::test(start_paused = true)]
 async fn a_deletion_continues() {
     survives_losses(Deed::Delete, 20).await;
+}
+
+/// The process lives on, tries again, and the first call has its effect after all: before the second, or after it.
+#[tokio::test(start_paused = true)]
+async fn a_creation_that_nobody_answered_makes_nothing_twice() {
+    for plural in ["machines", "machinesets"] {
+        for milliseconds in [0, 1, 50, 500, 5000] {
+            let world = World::new(3).await;
+            let made: Arc<Mutex<BTreeSet<(String, String)>>> = Arc::default();
+            let seen = Arc::clone(&made);
+            world.server.on_acknowledged(move |write| {
+                if write.resource.starts_with("machine") {
+                    seen.lock().unwrap().insert((write.resource.clone(), write.name.clone()));
+                }
+            });
+            world.run_with(Lag { plural, by: Duration::from_millis(milliseconds) });
+            for manifest in &manifests(1, 2) {
+                world.create(manifest).await;
+            }
+            world.pass(60).await;
+            check(&world, Deed::Create, None);
+            let count = |resource: &str| made.lock().unwrap().iter().filter(|(known, _)| known == resource).count();
+            assert_eq!((count("machines"), count("machinesets")), (3, 1), "{plural} {milliseconds} ms: {:?}", made.lock().unwrap());
+        }
+    }
 }
 
 #[test]

@@ -42,11 +42,20 @@ pub struct Cut {
     pub is_after: bool,
 }
 
+/// The first creation of this kind gets no answer, and has its effect only so much later.
+#[derive(Clone, Copy, Debug)]
+pub struct Lag {
+    pub plural: &'static str,
+    pub by: Duration,
+}
+
 #[derive(Clone)]
 struct Wire<S> {
     inner: S,
     writes: Arc<AtomicUsize>,
     cut: Option<Cut>,
+    lag: Arc<Mutex<Option<Lag>>>,
+    clock: Clock,
     reached: Arc<Notify>,
     seen: Arc<Mutex<Vec<String>>>,
 }
@@ -58,10 +67,10 @@ where
     B: Send + 'static,
 {
     type Response = http::Response<B>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+    type Error = std::io::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, std::io::Error>>;
 
-    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), std::io::Error>> {
         Poll::Ready(Ok(()))
     }
 
@@ -69,7 +78,17 @@ where
         let mut inner = self.inner.clone();
         let is_event = request.uri().path().ends_with("/events") || request.uri().path().contains("/events/");
         if request.method() == Method::GET || is_event {
-            return inner.call(request).boxed();
+            return inner.call(request).map(|answer| answer.map_err(|never| match never {})).boxed();
+        }
+        let is_lagging = |lag: &mut Lag| request.method() == Method::POST && request.uri().path().ends_with(&format!("/{}", lag.plural));
+        let lag = self.lag.lock().unwrap().take_if(is_lagging);
+        if let Some(lag) = lag {
+            let clock = self.clock.clone();
+            tokio::spawn(async move {
+                clock.sleep(lag.by).await;
+                let _ = inner.call(request).await;
+            });
+            return async { Err(std::io::Error::other("the connection broke")) }.boxed();
         }
         let number = self.writes.fetch_add(1, Ordering::SeqCst);
         self.seen.lock().unwrap().push(format!("{} {}", request.method(), request.uri().path()));
@@ -84,7 +103,7 @@ where
                 std::future::pending().await
             }
             .boxed(),
-            _ => inner.call(request).boxed(),
+            _ => inner.call(request).map(|answer| answer.map_err(|never| match never {})).boxed(),
         }
     }
 }
@@ -130,11 +149,23 @@ impl World {
 
     /// Starts a process of the controllers, whose wire is cut at `cut`.
     pub fn start(&self, cut: Option<Cut>) -> Process {
+        self.start_on(cut, None)
+    }
+
+    /// Starts a process that lives as long as the world and whose wire lags once.
+    pub fn run_with(&self, lag: Lag) {
+        let process = self.start_on(None, Some(lag));
+        self.kept.lock().unwrap().push(process);
+    }
+
+    fn start_on(&self, cut: Option<Cut>, lag: Option<Lag>) -> Process {
         let token = self.token.child_token();
         let wire = Wire {
             inner: self.server.service(&User::admin("controllers")),
             writes: Arc::default(),
             cut,
+            lag: Arc::new(Mutex::new(lag)),
+            clock: self.clock.clone(),
             reached: Arc::default(),
             seen: Arc::default(),
         };
