@@ -117,7 +117,13 @@ impl Act {
     }
 
     /// Draws names and stores them, with those that are still to be used.
-    async fn plan_machines(&self, set: &MachineSet, count: usize) -> Result<(), Error> {
+    async fn plan_machines(&self, observed: &MachineSet, count: usize) -> Result<(), Error> {
+        let latest = self.sets.get(&ObjectKey::of(&observed.metadata));
+        let set = latest.as_deref().unwrap_or(observed);
+        if planned(set) != planned(observed) {
+            // Others are planned by now than the plan knew of: the next one counts them.
+            return Ok(());
+        }
         let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
         let is_made = |name: &str| self.machines.get_in(namespace, name).is_some();
         let mut names = planned(set);

@@ -139,7 +139,7 @@ fn missing(observed: &Observed) -> Option<Missing> {
     if let Some(Err(UnusableBundle(reason))) = &observed.bundle {
         return Some(Missing::UnusableBundle(reason.clone()));
     }
-    if let (None, Origin::Lives(Err(reason))) = (&observed.bundle, &observed.origin) {
+    if let (None, Origin::Lives(Err(reason)), false) = (&observed.bundle, &observed.origin, is_deleting(&cluster.metadata)) {
         return Some(Missing::BundleLost(reason.clone()));
     }
     if is_done(observed) {
@@ -173,6 +173,10 @@ fn is_handed_over(observed: &Observed) -> bool {
 fn steps(observed: &Observed, plan: &mut Plan) {
     let (Some(cluster), Some(machine)) = (&observed.cluster, &observed.machine) else { return };
     if observed.bundle.is_none() {
+        if is_deleting(&cluster.metadata) {
+            // It went with its cluster, and nothing is made any more.
+            return;
+        }
         plan.steps.push(match observed.origin {
             Origin::New => Step::CreateBundle,
             Origin::Lives(_) => Step::RestoreBundle,
@@ -204,4 +208,52 @@ fn is_client_stale(observed: &Observed, cluster: &Cluster, endpoints: &[String])
         || Some(&client.context) != cluster.metadata.name.as_ref()
         || has_other_ca
         || client.identity.is_due(observed.now)
+}
+
+#[cfg(test)]
+mod tests {
+    use api::cluster::ClusterStatus;
+    use api::meta::ApiEndpoint;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+
+    fn observed(origin: Origin, is_going: bool) -> Observed {
+        let mut cluster = Cluster::default();
+        cluster.spec.control_plane_endpoint = ApiEndpoint { host: Some("c.example".into()), port: Some(6443) };
+        let mut status = ClusterStatus::default();
+        status.initialization.infrastructure_provisioned = Some(true);
+        cluster.status = Some(status);
+        cluster.metadata.deletion_timestamp = is_going.then_some(Time(Timestamp::UNIX_EPOCH));
+        let mut machine = Machine::default();
+        machine.spec.version = Some("v1.25.5".into());
+        let mut config = TalosConfig::default();
+        config.spec.generate_type = GenerateType::Worker;
+        Observed {
+            config: Arc::new(config),
+            machine: Some(Arc::new(machine)),
+            cluster: Some(Arc::new(cluster)),
+            control_planes: Vec::new(),
+            holders: BTreeSet::new(),
+            bundle: None,
+            origin,
+            ca: Presence::Present,
+            data: Presence::Absent,
+            client: None,
+            now: Timestamp::UNIX_EPOCH,
+            defects: Defects::none(),
+        }
+    }
+
+    #[test]
+    fn a_bundle_is_made_for_a_new_cluster_only() {
+        let lost = || Origin::Lives(Err("gone".to_owned()));
+        assert_eq!(plan(&observed(Origin::New, false)).steps, [Step::CreateBundle, Step::CreateData]);
+        let told = plan(&observed(lost(), false));
+        assert_eq!((told.steps, told.missing), (Vec::new(), Some(Missing::BundleLost("gone".to_owned()))));
+        for origin in [Origin::New, lost()] {
+            let going = plan(&observed(origin, true));
+            assert_eq!((going.steps, going.missing), (Vec::new(), None), "what went with its cluster does not come back");
+        }
+    }
 }
