@@ -9,6 +9,7 @@ pub mod commands;
 pub mod environment;
 pub mod follow;
 pub mod host;
+pub mod names;
 pub mod output;
 pub mod problem;
 pub mod render;

@@ -112,6 +112,9 @@ codes! {
     NotFound = "TS114", Failure, "There is no such object",
         "No object of this kind and name is in the namespace.",
         "`talosphere get KIND -A` lists what is there; -n names the namespace.";
+    BadName = "TS115", Usage, "A name cannot be used",
+        "Names follow the rules of DNS (RFC 1123): lower-case letters, digits, '-' and, but for namespaces, '.'; a letter or digit at both ends. Some kinds need a name that is given, not generated.",
+        "Correct the name; in a template, correct the value of the variable that it is made from.";
     StateBusy = "TS201", Failure, "The state directory is owned by another process",
         "One process at a time owns a state directory; others are its clients. The owner holds the lock but does not answer.",
         "End that process, or name another directory with --state.";
@@ -136,6 +139,12 @@ codes! {
     Interrupted = "TS305", Failure, "The command was interrupted",
         "A signal ended it. A command that is ended at any moment leaves a state from which it can be continued.",
         "Run the same command again.";
+    BeingDeleted = "TS306", Failure, "The object is being deleted",
+        "Somebody has begun to delete the object. A deletion cannot be taken back, so that nothing can be brought up on it.",
+        "Wait for the end of the deletion (`talosphere delete` of the same object does), then run the command again.";
+    NotRolledOut = "TS307", Failure, "A change is stored, but not carried out",
+        "Machines run with an older version, template or configuration. This release does not replace them by itself.",
+        "Take the change back, or replace the machines by hand: control planes one at a time, workers by another MachineDeployment.";
     ApiRefused = "TS401", Failure, "The API server refused a request",
         "The server's own words follow.",
         "Follow the message.";
@@ -215,11 +224,27 @@ impl fmt::Display for Problem {
         for line in &self.evidence {
             write!(f, "\n  seen: {line}")?;
         }
-        if let Some(remedy) = &self.remedy {
-            write!(f, "\n  remedy: {remedy}")?;
-        }
-        Ok(())
+        // What the page of the code says holds for every problem of that code.
+        let general = || {
+            let text = self.code.remedy();
+            format!("{} (talosphere error {})", text.trim_end_matches('.'), self.code.number())
+        };
+        write!(f, "\n  remedy: {}", self.remedy.clone().unwrap_or_else(general))
     }
 }
 
 impl std::error::Error for Problem {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_says_what_to_do() {
+        for code in Code::ALL {
+            assert!(Problem::new(*code, "x").to_string().contains("\n  remedy: "), "{code:?}");
+        }
+        let own = Problem::new(Code::NotFound, "no").because("w").seen("e").remedy("do this").to_string();
+        assert_eq!(own, "error[TS114]: no\n  why: w\n  seen: e\n  remedy: do this");
+    }
+}

@@ -64,7 +64,8 @@ pub fn site(manifests: &[Manifest], login: &Login, further: &[String]) -> Result
             return Err(Problem::new(
                 Code::InvalidObject,
                 format!("the manifests name two vCenter servers, {one} and {other}; one is simulated at a time"),
-            ));
+            )
+            .remedy("give the manifests of one vCenter's clusters only"));
         }
     };
     let contracts = contracts(manifests);
@@ -101,15 +102,17 @@ pub fn site(manifests: &[Manifest], login: &Login, further: &[String]) -> Result
         }
     }
     for template in further {
-        let Some((name, version)) = template.split_once('=').filter(|(name, version)| !name.is_empty() && version.contains('.')) else {
-            return Err(Problem::new(
-                Code::BadFlag,
-                format!("--template {template} is not of the form NAME=VERSION, such as talos-1.9=v1.9.5"),
-            ));
+        let (text, has_snapshot) = template.strip_suffix(",no-snapshot").map_or((template.as_str(), true), |text| (text, false));
+        let Some((name, version)) = text.split_once('=').filter(|(name, version)| !name.is_empty() && version.contains('.')) else {
+            return Err(Problem::new(Code::BadFlag, format!("--template {template} is not of the form NAME=VERSION"))
+                .remedy("write it as talos-1.9=v1.9.5, or talos-1.9=v1.9.5,no-snapshot"));
         };
         let version = if version.starts_with('v') { version.to_owned() } else { format!("v{version}") };
         if let Some(datacenter) = site.datacenters.first_mut() {
             datacenter.add_template(name, &version, &[10]);
+            if let Some(added) = datacenter.templates.iter_mut().rfind(|added| added.name == name) {
+                added.has_snapshot = has_snapshot;
+            }
         }
     }
     Ok(site)
@@ -156,7 +159,7 @@ mod tests {
     #[test]
     fn everything_the_manifests_name_exists() {
         let login = Login { user: "u".to_owned(), password: "p".to_owned() };
-        let site = site(&examples(), &login, &["extra=1.10.2".to_owned()]).unwrap();
+        let site = site(&examples(), &login, &["extra=1.10.2".to_owned(), "bare=1.9.6,no-snapshot".to_owned()]).unwrap();
         assert_eq!(site.server, "vcenter.example.com");
         let [datacenter] = site.datacenters.as_slice() else { panic!("{site:?}") };
         assert_eq!(datacenter.name, "dc-east");
@@ -171,7 +174,14 @@ mod tests {
             .iter()
             .map(|t| (t.name.as_str(), t.talos_version.as_deref(), t.disks_gib.as_slice(), t.has_snapshot))
             .collect();
-        assert_eq!(templates, [("talos-1.9", Some("v1.9.6"), &[20][..], true), ("extra", Some("v1.10.2"), &[10][..], true)]);
+        assert_eq!(
+            templates,
+            [
+                ("talos-1.9", Some("v1.9.6"), &[20][..], true),
+                ("extra", Some("v1.10.2"), &[10][..], true),
+                ("bare", Some("v1.9.6"), &[10][..], false)
+            ]
+        );
     }
 
     #[test]

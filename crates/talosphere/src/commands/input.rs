@@ -22,7 +22,8 @@ pub fn read(path: &Path) -> Result<(String, String), Problem> {
     } else {
         std::fs::read_to_string(path)
     };
-    text.map(|text| (shown.clone(), text))
+    // A byte order mark, as some editors put it in front, is no part of the text.
+    text.map(|text| (shown.clone(), text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)))
         .map_err(|error| Problem::new(Code::UnreadableFile, format!("{shown} cannot be read")).because(error.to_string()))
 }
 

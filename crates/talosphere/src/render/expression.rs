@@ -12,12 +12,13 @@ pub enum Piece {
     Expression(Expression),
 }
 
-/// One `${...}` and where its `$` stands (byte offset into the text).
+/// One `${...}`, where its `$` stands and where it ends (byte offsets into the text).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expression {
     pub name: String,
     pub operation: Operation,
     pub offset: usize,
+    pub end: usize,
 }
 
 /// What is done with the variable's value.
@@ -147,12 +148,20 @@ impl Parser<'_> {
             return self.error(offset, "`${` is not followed by a variable's name");
         }
         self.blanks();
-        let operation = if is_length { Operation::Length } else { self.operation(offset)? };
-        self.blanks();
-        if !self.take("}") {
-            return self.error(offset, format!("`${{{name}` has no closing brace, or an operation that does not exist"));
+        let unclosed = format!("`${{{name}` has no closing brace");
+        // What follows on the same line could be an operation; a line end or a quote cannot.
+        if self.rest().is_empty() || self.rest().starts_with(['\n', '\r', '"', '\'']) {
+            return self.error(offset, unclosed);
         }
-        Ok(Expression { name, operation, offset })
+        let operation = if is_length { Operation::Length } else { self.operation(&name, offset)? };
+        self.blanks();
+        if self.take("}") {
+            return Ok(Expression { name, operation, offset, end: self.at });
+        }
+        match self.rest().chars().next() {
+            None | Some('\n' | '\r' | '"' | '\'') => self.error(offset, unclosed),
+            Some(other) => self.error(offset, format!("`${{{name}` is followed by `{other}` where its closing brace is expected")),
+        }
     }
 
     fn blanks(&mut self) {
@@ -165,7 +174,7 @@ impl Parser<'_> {
         name
     }
 
-    fn operation(&mut self, offset: usize) -> Result<Operation, SyntaxError> {
+    fn operation(&mut self, name: &str, offset: usize) -> Result<Operation, SyntaxError> {
         if self.rest().starts_with('}') {
             return Ok(Operation::Value);
         }
@@ -203,7 +212,8 @@ impl Parser<'_> {
             let length = if self.take(":") { Some(self.number(offset)?) } else { None };
             return Ok(Operation::Substring { start, length });
         }
-        self.error(offset, "an expression has an operation that does not exist")
+        let word: String = self.rest().chars().take_while(|c| !c.is_whitespace() && *c != '}').take(3).collect();
+        self.error(offset, format!("`${{{name}` is followed by `{word}`, which is no operation (a forgotten closing brace?)"))
     }
 
     fn number(&mut self, offset: usize) -> Result<usize, SyntaxError> {
@@ -405,6 +415,10 @@ mod tests {
         for (text, offset) in [("x ${", 2), ("${}", 0), ("a${V", 1), ("${V!}", 0), ("${V:x}", 0), ("${V+x}", 0)] {
             assert_eq!(parse(text).unwrap_err().offset, offset, "{text}");
         }
+        for text in ["a: ${A\nb: 1\n", "a: \"${A\"\n", "a: ${A", "a: ${A:=x", "a: ${A^\nb"] {
+            assert_eq!(parse(text).unwrap_err().reason, "`${A` has no closing brace", "{text}");
+        }
+        assert!(parse("${V+x}").unwrap_err().reason.contains("`+x`"));
     }
 
     proptest! {

@@ -75,23 +75,38 @@ impl<'a> FieldType<'a> {
             Self::Schema(schema) => schema.get("type").and_then(Value::as_str).unwrap_or_default(),
             _ => "",
         };
-        // An empty value leaves the field without one, as in YAML text.
-        if text.is_empty() {
-            return Ok(Value::Null);
-        }
+        // As YAML text a part of it would be taken for the whole: `3 # three`.
+        let is_whole = !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c == '#');
+        let scalar = |is_it: fn(&Value) -> bool| Some(plain()).filter(|value| is_whole && is_it(value));
         match name {
+            "integer" => {
+                let (least, most) = match self {
+                    Self::Schema(schema) if schema.get("format").and_then(Value::as_str) == Some("int32") => {
+                        (i64::from(i32::MIN), i64::from(i32::MAX))
+                    }
+                    _ => (i64::MIN, i64::MAX),
+                };
+                let is_number = is_whole && text.trim_start_matches(['-', '+']).chars().all(|c| c.is_ascii_digit());
+                let number = Some(text.trim_start_matches('+')).filter(|_| is_number).and_then(|text| text.parse::<i64>().ok());
+                let fits = number.filter(|number| (least..=most).contains(number));
+                fits.map(Value::from)
+                    .ok_or_else(|| if is_number { format!("an integer of at most {most}") } else { "an integer".to_owned() })
+            }
+            "number" => scalar(Value::is_number).ok_or_else(|| "a number".to_owned()),
+            "boolean" => scalar(Value::is_boolean).ok_or_else(|| "true or false".to_owned()),
+            "int-or-string" if text.is_empty() => Err("an integer or a percentage".to_owned()),
+            // Elsewhere an empty value leaves the field without one, as in YAML text.
+            _ if text.is_empty() => Ok(Value::Null),
             "string" => Ok(Value::String(text.to_owned())),
-            "integer" => Some(plain()).filter(|value| value.is_i64() || value.is_u64()).ok_or_else(|| "an integer".to_owned()),
-            "number" => Some(plain()).filter(Value::is_number).ok_or_else(|| "a number".to_owned()),
-            "boolean" => Some(plain()).filter(Value::is_boolean).ok_or_else(|| "true or false".to_owned()),
             "array" => Some(plain()).filter(Value::is_array).ok_or_else(|| "a list".to_owned()),
             "object" => Some(plain()).filter(Value::is_object).ok_or_else(|| "a map".to_owned()),
-            "int-or-string" => Ok(Some(plain()).filter(Value::is_i64).unwrap_or_else(|| Value::String(text.to_owned()))),
+            "int-or-string" => Ok(scalar(Value::is_i64).unwrap_or_else(|| Value::String(text.to_owned()))),
             _ => Ok(match plain() {
                 Value::String(_) => Value::String(text.to_owned()),
                 collection @ (Value::Array(_) | Value::Object(_)) if text.starts_with(['[', '{']) => collection,
                 Value::Array(_) | Value::Object(_) => Value::String(text.to_owned()),
-                scalar => scalar,
+                scalar if is_whole => scalar,
+                _ => Value::String(text.to_owned()),
             }),
         }
     }

@@ -96,6 +96,7 @@ pub fn render(files: &[(String, String)], values: &Values, types: &dyn FieldType
     for (value, file, line) in documents {
         flatten(value, file, line, &mut manifests)?;
     }
+    crate::names::manifests(&manifests)?;
     let used = state.used.into_iter().map(|(name, (value, source))| Used { name, value, source }).collect();
     Ok(Rendered { manifests, used })
 }
@@ -122,7 +123,8 @@ fn flatten(value: Value, file: &str, line: usize, manifests: &mut Vec<Manifest>)
         return Err(Problem::new(
             Code::NotAnObject,
             format!("the document at {file}:{line} is not a Kubernetes object: it has no {lacking}"),
-        ));
+        )
+        .remedy(format!("add {lacking}, or take the document out of the files")));
     }
     manifests.push(Manifest { object: value, file: file.to_owned(), line });
     Ok(())
@@ -147,17 +149,53 @@ struct Document<'a> {
     file: &'a str,
     text: &'a str,
     line: usize,
+    /// Where each line of the text begins.
+    starts: Vec<usize>,
     prefix: String,
     expressions: Vec<Expression>,
     object: String,
 }
 
-impl Document<'_> {
+/// Where each line of a text begins.
+fn starts(text: &str) -> Vec<usize> {
+    std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect()
+}
+
+impl<'a> Document<'a> {
+    fn new(file: &'a str, text: &'a str, line: usize) -> Self {
+        Self { file, text, line, starts: starts(text), prefix: String::new(), expressions: Vec::new(), object: String::new() }
+    }
+
     fn place(&self, offset: usize) -> (usize, usize) {
-        let before = self.text.get(..offset).unwrap_or_default();
-        let line = self.line + before.matches('\n').count();
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        (line, column)
+        let index = self.starts.partition_point(|start| *start <= offset).saturating_sub(1);
+        let start = self.starts.get(index).copied().unwrap_or_default();
+        let column = self.text.get(start..offset).unwrap_or_default().chars().count() + 1;
+        (self.line + index, column)
+    }
+
+    /// The place in the template of a place in the text with tokens: tokens are not as long as what they stand for. `tokens` says where
+    /// each token begins and ends.
+    fn original(&self, line: usize, column: usize, shown: &str, tokens: &[(usize, usize)]) -> (usize, usize) {
+        let starts = starts(shown);
+        let Some(start) = starts.get(line.saturating_sub(self.line)) else { return (line, column) };
+        let within = shown.get(*start..).unwrap_or_default().char_indices().nth(column.saturating_sub(1)).map_or(0, |(at, _)| at);
+        let at = start + within;
+        let before = tokens.partition_point(|(begin, _)| *begin <= at);
+        let Some((token, expression)) = before.checked_sub(1).and_then(|last| Some((tokens.get(last)?, self.expressions.get(last)?)))
+        else {
+            return self.place(at);
+        };
+        // Inside a token: where the expression begins.
+        self.place(if at < token.1 { expression.offset } else { expression.end + (at - token.1) })
+    }
+
+    /// A text with the expressions as they stand in the template.
+    fn written(&self, text: &str) -> String {
+        let written = |index| {
+            let expression: Option<&Expression> = self.expressions.get(index);
+            expression.and_then(|expression| self.text.get(expression.offset..expression.end)).unwrap_or_default()
+        };
+        self.pieces(text).into_iter().map(|piece| piece.unwrap_or_else(written)).collect()
     }
 
     /// Whether the expression stands inside quotes: an odd number of them opens on its line before it.
@@ -220,8 +258,7 @@ impl Variables for Lookup<'_, '_> {
 impl State<'_> {
     fn document(&mut self, file: &str, text: &str, line: usize) -> Result<Value, Problem> {
         let pieces = parse(text).map_err(|error| {
-            let document = Document { file, text, line, prefix: String::new(), expressions: Vec::new(), object: String::new() };
-            let (line, column) = document.place(error.offset);
+            let (line, column) = Document::new(file, text, line).place(error.offset);
             Problem::new(Code::BadExpression, format!("{file}:{line}:{column}: {}", error.reason))
                 .remedy("the grammar is that of `clusterctl generate`: ${VAR}, ${VAR:=default}; write $${ for a literal ${")
         })?;
@@ -230,17 +267,24 @@ impl State<'_> {
             prefix.push('r');
         }
         let mut tokens = String::new();
+        let mut places = Vec::new();
         let mut expressions = Vec::new();
         for piece in &pieces {
             match piece {
                 Piece::Text(text) => tokens.push_str(text),
                 Piece::Expression(expression) => {
+                    let begin = tokens.len();
                     tokens.push_str(&format!("{prefix}{}X", expressions.len()));
+                    places.push((begin, tokens.len()));
                     expressions.push(expression.clone());
                 }
             }
         }
-        let mut document = Document { file, text, line, prefix, expressions, object: String::new() };
+        let mut document = Document { prefix, expressions, ..Document::new(file, text, line) };
+        let not_yaml = |document: &Document<'_>, error: &yaml::YamlError| {
+            let (line, column) = document.original(error.line, error.column, &tokens, &places);
+            Problem::new(Code::BadYaml, format!("{file}:{line}:{column}: not YAML")).because(document.written(&error.reason))
+        };
         match yaml::parse(&tokens, line) {
             Ok(mut tree) => {
                 document.object = self.describe(&document, &tree);
@@ -250,19 +294,21 @@ impl State<'_> {
                 self.fill(&mut tree, &object, &document);
                 Ok(tree)
             }
-            Err(error) if document.expressions.is_empty() => Err(not_yaml(file, &error)),
+            Err(error) if document.expressions.is_empty() => Err(not_yaml(&document, &error)),
             Err(error) => {
                 let mut lookup = Lookup { state: self, place: format!("{file}:{line}"), object: String::new() };
                 let text = evaluate(&pieces, &mut lookup);
-                yaml::parse(&text, line).map_err(|_| not_yaml(file, &error))
+                yaml::parse(&text, line).map_err(|_| not_yaml(&document, &error))
             }
         }
     }
 
-    /// A scalar with its expressions filled in, without noting what is missing.
+    /// A scalar with its expressions filled in, without noting what is missing; as it is written when something is.
     fn plain(&self, document: &Document<'_>, value: Option<&Value>) -> String {
         let mut quiet = State { values: self.values, types: self.types, used: BTreeMap::new(), missing: Vec::new(), unfit: Vec::new() };
-        value.and_then(Value::as_str).map(|text| quiet.scalar(text, document)).unwrap_or_default()
+        let Some(text) = value.and_then(Value::as_str) else { return String::new() };
+        let filled = quiet.scalar(text, document);
+        if quiet.missing.is_empty() { filled } else { document.written(text) }
     }
 
     fn describe(&self, document: &Document<'_>, tree: &Value) -> String {
@@ -319,8 +365,9 @@ impl State<'_> {
                         let (line, column) = expression.map_or((document.line, 1), |expression| document.place(expression.offset));
                         let name = expression.map(|expression| expression.name.clone()).unwrap_or_default();
                         let source = self.used.get(&name).map(|(_, source)| source.to_string()).unwrap_or_default();
+                        let empty = if filled.is_empty() { "is empty and " } else { "" };
                         self.unfit.push(format!(
-                            "{name} (from {source}) is used at {}:{line}:{column} ({}), where {expected} is needed",
+                            "{name} (from {source}) {empty}is used at {}:{line}:{column} ({}), where {expected} is needed",
                             document.file, document.object
                         ));
                     }
@@ -332,11 +379,11 @@ impl State<'_> {
 
     fn missing_problem(&self) -> Option<Problem> {
         let mut by_name: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        let mut told = std::collections::BTreeSet::new();
         for missing in &self.missing {
             let place = if missing.object.is_empty() { missing.place.clone() } else { format!("{} ({})", missing.place, missing.object) };
-            let places = by_name.entry(&missing.name).or_default();
-            if !places.contains(&place) {
-                places.push(place);
+            if told.insert((missing.name.as_str(), place.clone())) {
+                by_name.entry(&missing.name).or_default().push(place);
             }
         }
         let names: Vec<&str> = by_name.keys().copied().collect();
@@ -358,10 +405,6 @@ impl State<'_> {
         }
         Some(problem.remedy("correct the value; quote the expression in the template if it is meant as text"))
     }
-}
-
-fn not_yaml(file: &str, error: &yaml::YamlError) -> Problem {
-    Problem::new(Code::BadYaml, format!("{file}:{}:{}: not YAML", error.line, error.column)).because(error.reason.clone())
 }
 
 #[cfg(test)]

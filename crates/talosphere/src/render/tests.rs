@@ -8,7 +8,7 @@ use crate::problem::{Code, Problem};
 
 fn schemas() -> Schemas {
     let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
-        "text": {"type": "string"}, "count": {"type": "integer"}, "flag": {"type": "boolean"},
+        "text": {"type": "string"}, "count": {"type": "integer"}, "small": {"type": "integer", "format": "int32"}, "flag": {"type": "boolean"},
         "surge": {"x-kubernetes-int-or-string": true}, "names": {"type": "array", "items": {"type": "string"}},
         "sizes": {"type": "array", "items": {"type": "integer"}}, "free": {"x-kubernetes-preserve-unknown-fields": true},
         "labels": {"type": "object", "additionalProperties": {"type": "string"}},
@@ -67,6 +67,38 @@ fn a_value_of_the_wrong_type_is_an_error_that_names_the_variable_and_not_the_val
 }
 
 #[test]
+fn a_number_is_the_whole_value() {
+    for (body, value) in [
+        ("count: ${N}", "3 # x"),
+        ("count: ${N}", ""),
+        ("count: ${N}", "0x10"),
+        ("count: ${N}", "null"),
+        ("flag: ${N}", ""),
+        ("flag: ${N}", "true # x"),
+        ("surge: ${N}", ""),
+        ("small: ${N}", "2147483648"),
+    ] {
+        let problem = spec(body, &[&format!("N={value}")]).unwrap_err();
+        assert_eq!(problem.code, Code::BadValue, "{body} {value}");
+        assert!(problem.what.contains("N (from --set)"), "{problem}");
+        assert_eq!(problem.what.contains("is empty"), value.is_empty(), "{problem}");
+    }
+    assert_eq!(spec("count: ${N}\nsmall: ${N}", &["N=-3"]).unwrap(), json!({"count": -3, "small": -3}));
+    assert_eq!(spec("free:\n  a: ${N}", &["N=3 # x"]).unwrap(), json!({"free": {"a": "3 # x"}}));
+    let problem = spec("small: ${N}", &["N=2147483648"]).unwrap_err();
+    assert!(problem.what.contains("an integer of at most 2147483647"), "{problem}");
+}
+
+#[test]
+fn many_expressions_take_no_longer_than_their_number() {
+    let items: String = (0..20_000).map(|index| format!("  k{index}: ${{V}}\n")).collect();
+    let template = format!("apiVersion: x.io/v1\nkind: Thing\nmetadata:\n  name: t\nlabels:\n{items}");
+    let values = Values::new(&["V=x".to_owned()], Environment::default(), &[]).unwrap();
+    let rendered = render(&[("t.yaml".to_owned(), template)], &values, &schemas()).unwrap();
+    assert_eq!(rendered.manifests[0].object["labels"]["k19999"], "x");
+}
+
+#[test]
 fn every_variable_without_value_is_named_in_one_message_with_its_places() {
     let template = concat!(
         "apiVersion: x.io/v1\nkind: Thing\nmetadata:\n  name: ${A}\nspec:\n  text: ${B}${C:-ok}\n  # ${ONLY_A_COMMENT}\n",
@@ -75,7 +107,7 @@ fn every_variable_without_value_is_named_in_one_message_with_its_places() {
     let problem = run(template, &[]).unwrap_err();
     assert_eq!(problem.code, Code::UnsetVariable);
     assert_eq!(problem.what, "2 variables have no value: A, B");
-    assert_eq!(problem.evidence, ["A: t.yaml:4 (Thing ), t.yaml:14 (Thing two)", "B: t.yaml:6 (Thing )"]);
+    assert_eq!(problem.evidence, ["A: t.yaml:4 (Thing ${A}), t.yaml:14 (Thing two)", "B: t.yaml:6 (Thing ${A})"]);
 }
 
 #[test]
@@ -98,6 +130,14 @@ fn broken_documents_name_their_place() {
     let problem = run(broken, &["V=1"]).unwrap_err();
     assert_eq!(problem.code, Code::BadYaml);
     assert!(problem.what.starts_with("t.yaml:6") || problem.what.starts_with("t.yaml:5"), "{problem}");
+    // The place is the template's, however long the values and the tokens for them are.
+    let twice = "apiVersion: x.io/v1\nkind: ${KIND_OF_THING}\nmetadata: {name: \"${A_LONG_NAME}\", a: 1, a: 2}\n";
+    let problem = run(twice, &["KIND_OF_THING=Thing", "A_LONG_NAME=t"]).unwrap_err();
+    let column = twice.lines().nth(2).unwrap().rfind("a: 2").unwrap() + 1;
+    assert_eq!(
+        (problem.what.as_str(), problem.why.as_deref()),
+        (format!("t.yaml:3:{column}: not YAML").as_str(), Some("the key `a` is there twice"))
+    );
     assert_eq!(run("a: 1\n", &[]).unwrap_err().code, Code::NotAnObject);
     let problem = run("apiVersion: v1\nkind: X\nmetadata:\n  name: ${A!}", &[]).unwrap_err();
     assert_eq!((problem.code, problem.what.starts_with("t.yaml:4:9:")), (Code::BadExpression, true), "{problem}");

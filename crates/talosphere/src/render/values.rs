@@ -57,7 +57,14 @@ impl Values {
         let mut values = Self { process, ..Self::default() };
         for assignment in set {
             let Some((name, text)) = assignment.split_once('=').filter(|(name, _)| is_name(name)) else {
-                return Err(Problem::new(Code::BadFlag, format!("--set {assignment} is not of the form NAME=VALUE")));
+                // The text may be a secret: only what stands where the name should be is shown.
+                let shown = assignment.split_once('=').map(|(name, _)| format!("--set {name}=..."));
+                return Err(Problem::new(
+                    Code::BadFlag,
+                    format!("{} is not of the form NAME=VALUE", shown.as_deref().unwrap_or("a --set")),
+                )
+                .because("a name consists of letters, digits and _, and does not begin with a digit")
+                .remedy("write it as --set NAME=VALUE"));
             };
             values.flags.insert(name.to_owned(), text.to_owned());
         }
@@ -150,7 +157,7 @@ fn assignments(content: &str) -> Vec<Result<Assignment, (usize, String)>> {
                     }
                     None => break Err((line, "a quote is not closed".to_owned())),
                 },
-                Err(Open::Trailing(text)) => break Err((line, format!("`{text}` stands behind the value; quote values with blanks"))),
+                Err(Open::Trailing) => break Err((line, format!("something stands behind the value of {name}; quote values with blanks"))),
             }
         };
         found.push(words.map(|words| Assignment { line, name, words }));
@@ -160,7 +167,8 @@ fn assignments(content: &str) -> Vec<Result<Assignment, (usize, String)>> {
 
 enum Open {
     Quote,
-    Trailing(String),
+    /// What it is stays unsaid: it is a part of a password often enough.
+    Trailing,
 }
 
 fn words(value: &str) -> Result<Vec<Word>, Open> {
@@ -204,7 +212,7 @@ fn words(value: &str) -> Result<Vec<Word>, Open> {
                     words.push(Word::Text(text));
                     return Ok(words);
                 }
-                return Err(Open::Trailing(rest.chars().take(20).collect()));
+                return Err(Open::Trailing);
             }
             (other, _) => text.push(other),
         }
@@ -254,6 +262,10 @@ mod tests {
         for (content, line) in [("A=1\nnonsense\n", "a.env:2"), ("1A=2", "a.env:1"), ("A='open", "a.env:1"), ("A=two words", "a.env:1")] {
             assert!(read(content).unwrap_err().what.contains(line), "{content}");
         }
+        let problem = read("export PASSWORD=half secretPASS\n").unwrap_err().to_string();
+        assert!(problem.contains("PASSWORD") && !problem.contains("secretPASS") && !problem.contains("half"), "{problem}");
+        let problem = Values::new(&["secretPASS".to_owned()], Environment::default(), &[]).unwrap_err().to_string();
+        assert!(!problem.contains("secretPASS"), "{problem}");
     }
 
     #[test]

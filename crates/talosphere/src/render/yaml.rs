@@ -54,9 +54,25 @@ pub fn parse(text: &str, line: usize) -> Result<Value, YamlError> {
         YamlError {
             line: place.map_or(line, |place| line + at(place.line()).saturating_sub(1)),
             column: place.map_or(1, |place| at(place.column())),
-            reason: error.without_snippet().to_string(),
+            reason: reason(error.without_snippet()),
         }
     })
+}
+
+/// The library's reason without its place, which stands in front, and without advice to programmers.
+fn reason(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::{DefaultMessageFormatter, Error, MessageFormatter as _};
+    match error {
+        Error::DuplicateMappingKey { key: Some(key), .. } => format!("the key `{key}` is there twice"),
+        Error::DuplicateMappingKey { key: None, .. } => "a key is there twice".to_owned(),
+        Error::Eof { .. } => "the document ends in the middle of something".to_owned(),
+        Error::UnknownAnchor { .. } => "an alias refers to an anchor that does not exist".to_owned(),
+        other => {
+            let text = DefaultMessageFormatter.format_message(other).into_owned();
+            let text = text.split("; use ").next().unwrap_or_default().split(", set ").next().unwrap_or_default();
+            text.trim_end_matches('.').to_owned()
+        }
+    }
 }
 
 /// Writes one value as YAML that kubectl reads back as the same value.
@@ -98,7 +114,13 @@ mod tests {
         let part = &split(stream)[1];
         let error = parse(part.text, part.line).unwrap_err();
         assert!((4..=6).contains(&error.line), "{error:?}");
-        assert_eq!(parse("a: 1\na: 2\n", 1).unwrap_err().line, 2);
+        let error = parse("a: 1\na: 2\n", 1).unwrap_err();
+        assert_eq!((error.line, error.column, error.reason.as_str()), (2, 1, "the key `a` is there twice"));
+        for broken in ["a: [1\nb: 2\n", "a: 1\n b: 2\n", "a: \"x\n", "a: *x\n", "a: b: c\n"] {
+            let error = parse(broken, 1).unwrap_err();
+            let is_plain = !["line", "column", "Options", "DuplicateKeyPolicy", "Option<"].iter().any(|word| error.reason.contains(word));
+            assert!(is_plain, "{broken:?}: {error:?}");
+        }
     }
 
     #[test]
