@@ -10,6 +10,7 @@ use kube::core::response::StatusCause;
 use serde_json::{Map, Value, json};
 use tokio::sync::Mutex;
 
+use crate::names::segment;
 use crate::problem::{Code, Problem};
 use crate::render::Manifest;
 
@@ -62,11 +63,11 @@ impl Resource {
     pub fn path(&self, namespace: &str, name: Option<&str>) -> String {
         let mut path = self.prefix.clone();
         if self.is_namespaced && !namespace.is_empty() {
-            path.push_str(&format!("/namespaces/{namespace}"));
+            path.push_str(&format!("/namespaces/{}", segment(namespace)));
         }
         path.push_str(&format!("/{}", self.plural));
         if let Some(name) = name {
-            path.push_str(&format!("/{name}"));
+            path.push_str(&format!("/{}", segment(name)));
         }
         path
     }
@@ -184,7 +185,8 @@ impl Api {
         Ok(self.resources(&prefix).await?.into_iter().find(|resource| resource.kind == kind))
     }
 
-    /// The kind that a person calls `name`: plural, singular, kind or short name, optionally with `.GROUP`.
+    /// The kind that a person calls `name`: plural, singular, kind or short name, optionally with `.GROUP`. The version that each group
+    /// prefers comes first; a kind may be served in another one only.
     ///
     /// # Errors
     /// As the server or the connection says.
@@ -193,9 +195,13 @@ impl Api {
         let (name, wanted_group) = lower.split_once('.').map_or((lower.as_str(), None), |(name, group)| (name, Some(group)));
         let mut prefixes = vec!["/api/v1".to_owned()];
         let groups = self.send(Method::GET, "/apis", None, None).await?;
-        for group in groups.get("groups").and_then(Value::as_array).into_iter().flatten() {
-            if let Some(version) = group.pointer("/preferredVersion/groupVersion").and_then(Value::as_str) {
-                prefixes.push(format!("/apis/{version}"));
+        let groups: Vec<&Value> = groups.get("groups").and_then(Value::as_array).into_iter().flatten().collect();
+        let preferred = groups.iter().filter_map(|group| group.pointer("/preferredVersion/groupVersion"));
+        let served = groups.iter().filter_map(|group| group.get("versions")?.as_array()).flatten();
+        for version in preferred.chain(served.filter_map(|version| version.get("groupVersion"))).filter_map(Value::as_str) {
+            let prefix = format!("/apis/{version}");
+            if !prefixes.contains(&prefix) {
+                prefixes.push(prefix);
             }
         }
         for prefix in prefixes {
@@ -223,6 +229,11 @@ impl Api {
 
     /// The namespace an object goes to, and how it is addressed.
     async fn place(&self, manifest: &Manifest, namespace: &str) -> Result<(Resource, String), Problem> {
+        if manifest.name().is_empty() {
+            return Err(Problem::new(Code::BadName, format!("{}: it has a generateName, but no name", manifest.place()))
+                .because("with a generated name each run would make another object")
+                .remedy("give it a metadata.name, or create it with `kubectl create`"));
+        }
         let found = self.resource(manifest.api_version(), manifest.kind()).await.map_err(|error| refused(&error, manifest))?;
         let resource = found.ok_or_else(|| {
             Problem::new(Code::UnknownKind, format!("{}: no kind {} in {} is served here", manifest.place(), manifest.kind(), manifest.api_version()))
@@ -242,13 +253,22 @@ impl Api {
         let live = self.get(&resource.path(&namespace, Some(manifest.name()))).await.map_err(|error| refused(&error, manifest))?;
         let query = format!("?dryRun=All&fieldManager={FIELD_MANAGER}&fieldValidation=Strict");
         if let Some(live) = live {
+            if live.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null()) {
+                let (kind, name) = (resource.kind.to_lowercase(), manifest.name());
+                let within = if namespace.is_empty() { String::new() } else { format!(" -n {namespace}") };
+                return Err(Problem::new(Code::BeingDeleted, format!("{}: it is being deleted", manifest.place()))
+                    .seen_all(finalizers(&live).map(|finalizer| format!("{} is held by {finalizer}", resource.display(name))))
+                    .remedy(format!(
+                        "`talosphere delete {kind} {name}{within}` waits for the end of the deletion; run this command again afterwards"
+                    )));
+            }
             let patch = patch_of(last_applied(&live).as_ref(), &live, &manifest.object);
             let path = resource.path(&namespace, Some(manifest.name())) + &query;
             let outcome = self.send(Method::PATCH, &path, Some("application/merge-patch+json"), Some(&patch)).await;
             return outcome.map(drop).map_err(|error| refused(&error, manifest));
         }
         let exists = namespace.is_empty()
-            || self.get(&format!("/api/v1/namespaces/{namespace}")).await.map_err(|error| refused(&error, manifest))?.is_some();
+            || self.get(&format!("/api/v1/namespaces/{}", segment(&namespace))).await.map_err(|error| refused(&error, manifest))?.is_some();
         let namespace = if exists { namespace } else { "default".to_owned() };
         let mut object = manifest.object.clone();
         if resource.is_namespaced {
@@ -303,8 +323,14 @@ impl Api {
                 Err(error) => return Err(refused(&error, manifest)),
             }
         }
-        Err(Problem::new(Code::ApiRefused, format!("{} is created and deleted by somebody else all the time", manifest.place())))
+        Err(Problem::new(Code::ApiRefused, format!("{} is created and deleted by somebody else all the time", manifest.place()))
+            .remedy("find who does it (`kubectl get events`), then run the command again"))
     }
+}
+
+/// Who must let go of an object before it can go.
+fn finalizers(object: &Value) -> impl Iterator<Item = &str> {
+    object.pointer("/metadata/finalizers").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
 }
 
 fn set(object: &mut Value, field: &str, value: Value) {
@@ -368,14 +394,16 @@ fn refused(error: &kube::Error, manifest: &Manifest) -> Problem {
                 (400 | 422, _) => Code::InvalidObject,
                 _ => Code::ApiRefused,
             };
-            let mut problem = Problem::new(code, format!("{}: {}", manifest.place(), objection(status)));
-            for StatusCause { message, field, .. } in status.details.iter().flat_map(|details| &details.causes) {
-                problem = problem.seen(format!("{field}: {message}"));
-            }
-            problem
+            Problem::new(code, format!("{}: {}", manifest.place(), objection(status))).seen_all(causes(status))
         }
         other => unreachable(other),
     }
+}
+
+/// The fields that a server's objection names.
+fn causes(status: &Status) -> impl Iterator<Item = String> {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.map(|StatusCause { message, field, .. }| format!("{field}: {message}"))
 }
 
 fn objection(status: &Status) -> String {
@@ -386,7 +414,7 @@ fn objection(status: &Status) -> String {
 /// A failed request that is not about a manifest.
 pub fn unreachable(error: &kube::Error) -> Problem {
     match error {
-        kube::Error::Api(status) => Problem::new(Code::ApiRefused, objection(status)),
+        kube::Error::Api(status) => Problem::new(Code::ApiRefused, objection(status)).seen_all(causes(status)),
         other => Problem::new(Code::OwnerUnreachable, "the API server does not answer").because(runtime::reconcile::explain(other)),
     }
 }

@@ -6,10 +6,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Turns Cluster API manifests into running Talos Linux clusters on VMware vSphere, and keeps them running.
 #[derive(Debug, Parser)]
-#[command(name = "talosphere", version, disable_help_subcommand = true, max_term_width = 100)]
+#[command(name = "talosphere", version, disable_help_subcommand = true, args_override_self = true, max_term_width = 100)]
 pub struct Cli {
-    /// Where state is kept [default: $XDG_STATE_HOME/talosphere]
-    #[arg(long, global = true, value_name = "DIR", env = "TALOSPHERE_STATE", hide_env_values = true)]
+    /// Where state is kept [env: TALOSPHERE_STATE] [default: $XDG_STATE_HOME/talosphere; of `demo`: a folder that goes with it]
+    #[arg(long, global = true, value_name = "DIR")]
     pub state: Option<PathBuf>,
     /// More on standard error: -v steps, -vv everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
@@ -82,14 +82,17 @@ pub struct Demo {
     /// Divides the simulated times to clone and boot; 0 makes them zero
     #[arg(long, default_value_t = 1.0)]
     pub speed: f64,
+    /// Give up when the cluster is not ready after this time
+    #[arg(long, default_value = "15m", value_name = "DURATION")]
+    pub timeout: String,
 }
 
 #[derive(Debug, Args)]
 pub struct Simulate {
     #[command(flatten)]
     pub input: Input,
-    /// A further template: its name and Talos version
-    #[arg(long = "template", value_name = "NAME=VERSION")]
+    /// A further template: its name and Talos version; `NAME=VERSION,no-snapshot` makes one without snapshot
+    #[arg(long = "template", value_name = "NAME=VERSION[,no-snapshot]")]
     pub templates: Vec<String>,
     /// Divides the simulated times to clone and boot; 0 makes them zero
     #[arg(long, default_value_t = 1.0)]
@@ -186,17 +189,18 @@ pub struct OfCluster {
 
 #[derive(Debug, Args)]
 pub struct Talos {
-    /// Cluster
-    #[arg(short, long)]
-    pub cluster: String,
+    /// Cluster (needed)
+    #[arg(short, long, global = true)]
+    pub cluster: Option<String>,
     /// Nodes, by address or name; all of the cluster when absent
-    #[arg(short, long, value_delimiter = ',')]
+    #[arg(short, long, global = true, value_delimiter = ',')]
     pub nodes: Vec<String>,
     /// Namespace of the cluster
-    #[arg(long, default_value = "default")]
+    #[arg(long, global = true, default_value = "default")]
     pub namespace: String,
-    #[command(flatten)]
-    pub output: OutputFlag,
+    /// Form of the output
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    pub output: Output,
     #[command(subcommand)]
     pub command: TalosCommand,
 }
@@ -270,5 +274,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_stand_before_and_behind_a_subcommand_and_the_last_one_wins() {
+        let cli =
+            Cli::try_parse_from(["talosphere", "talos", "dmesg", "-c", "demo", "-n", "a,b", "-n", "c", "--namespace", "team"]).unwrap();
+        let Command::Talos(talos) = cli.command else { panic!("{cli:?}") };
+        assert_eq!((talos.cluster.as_deref(), talos.namespace.as_str()), (Some("demo"), "team"));
+        assert_eq!(talos.nodes, ["a", "b", "c"]);
+        let cli = Cli::try_parse_from(["talosphere", "get", "machines", "-n", "a", "-n", "b", "-o", "json", "-o", "yaml"]).unwrap();
+        let Command::Get(get) = cli.command else { panic!("{cli:?}") };
+        assert_eq!((get.namespace.namespace.as_str(), get.output.output), ("b", Output::Yaml));
     }
 }

@@ -18,6 +18,7 @@ pub mod up;
 use std::path::PathBuf;
 
 use crate::cli::{Cli, Command};
+use crate::names;
 use crate::problem::{Code, Problem};
 use crate::seams::Seams;
 use crate::state::StateDirectory;
@@ -27,6 +28,7 @@ use crate::state::StateDirectory;
 /// # Errors
 /// With what the user is to be told.
 pub async fn run(cli: Cli, seams: &Seams) -> Result<(), Problem> {
+    check_names(&cli.command)?;
     let state = || state(cli.state.clone(), seams);
     match cli.command {
         Command::Demo(args) => demo::run(args, cli.state, seams).await,
@@ -44,6 +46,44 @@ pub async fn run(cli: Cli, seams: &Seams) -> Result<(), Problem> {
         Command::Error(args) => errors::run(&args, seams),
     }
 }
+
+/// Refuses names on the command line that no object can have.
+fn check_names(command: &Command) -> Result<(), Problem> {
+    match command {
+        Command::Up(args) => names::namespace(&args.namespace.namespace),
+        Command::Get(args) => {
+            names::namespace(&args.namespace.namespace)?;
+            args.name.as_deref().map_or(Ok(()), |name| names::object(&args.kind, name))?;
+            let named = args.kind.split(',').filter_map(|kind| kind.split_once('/'));
+            named.into_iter().try_for_each(|(kind, name)| names::object(kind, name))
+        }
+        Command::Describe(args) => {
+            names::namespace(&args.namespace.namespace)?;
+            names::object(&args.kind, &args.name)
+        }
+        Command::Kubeconfig(args) | Command::Talosconfig(args) => {
+            names::namespace(&args.namespace.namespace)?;
+            names::object("cluster", &args.cluster)
+        }
+        Command::Talos(args) => {
+            names::namespace(&args.namespace)?;
+            args.cluster.as_deref().map_or(Ok(()), |name| names::object("cluster", name))
+        }
+        Command::Scale(args) => {
+            names::namespace(&args.namespace.namespace)?;
+            let named = args.target.split_once('/').filter(|(kind, name)| !kind.is_empty() && !name.is_empty());
+            named.map_or(Ok(()), |(kind, name)| names::object(kind, name))
+        }
+        Command::Delete(args) => {
+            names::namespace(&args.namespace.namespace)?;
+            names::object(&args.kind, &args.name)
+        }
+        Command::Demo(_) | Command::Simulate(_) | Command::Render(_) | Command::Serve(_) | Command::Error(_) => Ok(()),
+    }
+}
+
+/// The longest duration that a flag takes: ten years.
+const LONGEST: std::time::Duration = std::time::Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// The state directory: the flag's or the variable's, else the one under the XDG state home.
 fn state(given: Option<PathBuf>, seams: &Seams) -> Result<StateDirectory, Problem> {
@@ -83,7 +123,11 @@ pub fn duration(flag: &str, text: &str) -> Result<std::time::Duration, Problem> 
             _ => return Err(wrong("write it as 90s, 30m or 1h30m".to_owned())),
         };
         let value: f64 = number.parse().map_err(|_| wrong("write it as 90s, 30m or 1h30m".to_owned()))?;
-        total += std::time::Duration::try_from_secs_f64(value * unit).map_err(|_| wrong("it is too long".to_owned()))?;
+        let part = std::time::Duration::try_from_secs_f64(value * unit).ok();
+        total = part
+            .and_then(|part| total.checked_add(part))
+            .filter(|total| *total <= LONGEST)
+            .ok_or_else(|| wrong("write no more than ten years (87600h)".to_owned()))?;
         number.clear();
         any = true;
     }
@@ -105,7 +149,9 @@ mod tests {
         assert_eq!(duration("--timeout", "1h30m").unwrap(), Duration::from_secs(5400));
         assert_eq!(duration("--timeout", "250ms").unwrap(), Duration::from_millis(250));
         assert!(duration("--timeout", "80").unwrap_err().to_string().contains("80s for seconds"));
-        for text in ["", "s", "1x", "m5", "5m3"] {
+        for text in
+            ["", "s", "1x", "m5", "5m3", "-5s", "1e30h", "9999999999999999999h", "10000000000000000000s10000000000000000000s", "100000h"]
+        {
             assert!(duration("--timeout", text).is_err(), "{text}");
         }
     }

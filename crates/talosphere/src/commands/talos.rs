@@ -24,18 +24,25 @@ type Rows = Result<Vec<Vec<String>>, TalosError>;
 /// # Errors
 /// When the cluster has no nodes, or none of those asked for answers.
 pub async fn run(args: &Talos, directory: &StateDirectory, seams: &Seams) -> Result<(), Problem> {
+    let Some(cluster) = args.cluster.as_deref() else {
+        return Err(
+            Problem::new(Code::BadFlag, "the cluster is not named").remedy("name it with -c; `talosphere get clusters -A` lists them")
+        );
+    };
+    if matches!(args.command, TalosCommand::Dmesg) && args.output != Output::Table {
+        return Err(Problem::new(Code::BadFlag, "messages have one form only: lines of text").remedy("leave out -o"));
+    }
     let session = Session::reading(directory, "talos", seams).await?;
     let found = async {
-        let text = credential(&session.api, &args.namespace, &args.cluster, "talosconfig", "talosconfig").await?;
-        Ok::<_, Problem>((text, machines(&session.api, &args.namespace, &args.cluster).await?))
+        let text = credential(&session.api, &args.namespace, cluster, "talosconfig", "talosconfig").await?;
+        Ok::<_, Problem>((text, machines(&session.api, &args.namespace, cluster).await?))
     }
     .await;
     session.close(seams).await;
     let (text, machines) = found?;
-    let config = ClientConfig::from_yaml(&text).map_err(|error| {
-        Problem::new(Code::Internal, format!("the talosconfig of {} cannot be used", args.cluster)).because(error.to_string())
-    })?;
-    let chosen = choose(args, machines)?;
+    let config = ClientConfig::from_yaml(&text)
+        .map_err(|error| Problem::new(Code::Internal, format!("the talosconfig of {cluster} cannot be used")).because(error.to_string()))?;
+    let chosen = choose(args, cluster, machines)?;
     let dialer = wiring::nodes(seams);
     let only_planes = matches!(args.command, TalosCommand::Etcd { .. }) && args.nodes.is_empty();
     let chosen: Vec<Machine> = chosen.into_iter().filter(|machine| !only_planes || machine.is_control_plane).collect();
@@ -52,9 +59,10 @@ pub async fn run(args: &Talos, directory: &StateDirectory, seams: &Seams) -> Res
 }
 
 /// The machines that `-n` names, all when it names none.
-fn choose(args: &Talos, machines: Vec<Machine>) -> Result<Vec<Machine>, Problem> {
+fn choose(args: &Talos, cluster: &str, machines: Vec<Machine>) -> Result<Vec<Machine>, Problem> {
     if machines.is_empty() {
-        return Err(Problem::new(Code::NotFound, format!("Cluster {} has no machines", args.cluster)));
+        return Err(Problem::new(Code::NotFound, format!("Cluster {cluster} has no machines yet"))
+            .remedy(format!("`talosphere describe cluster {cluster} -n {}` shows what is waited for", args.namespace)));
     }
     if args.nodes.is_empty() {
         return Ok(machines);
@@ -66,8 +74,9 @@ fn choose(args: &Talos, machines: Vec<Machine>) -> Result<Vec<Machine>, Problem>
             machines.iter().find(is_it).cloned().ok_or_else(|| {
                 let known: Vec<String> =
                     machines.iter().map(|machine| machine.address.clone().unwrap_or_else(|| machine.name.clone())).collect();
-                Problem::new(Code::NotFound, format!("{wanted} is no node of Cluster {}", args.cluster))
+                Problem::new(Code::NotFound, format!("{wanted} is no node of Cluster {cluster}"))
                     .seen(format!("its nodes: {}", known.join(", ")))
+                    .remedy("name one of them, or none for all")
             })
         })
         .collect()
@@ -75,7 +84,8 @@ fn choose(args: &Talos, machines: Vec<Machine>) -> Result<Vec<Machine>, Problem>
 
 async fn connect(machine: &Machine, dialer: &dyn TalosDialer, identity: &ClientIdentity) -> Result<Arc<dyn TalosApi>, Problem> {
     let Some(address) = &machine.address else {
-        return Err(Problem::new(Code::NodeUnreachable, format!("Machine {} has no address yet", machine.name)));
+        return Err(Problem::new(Code::NodeUnreachable, format!("Machine {} has no address yet", machine.name))
+            .remedy("`talosphere describe cluster` shows what it waits for"));
     };
     dialer.connect(address, identity).await.map_err(|error| unreachable(machine, &error))
 }
@@ -145,15 +155,20 @@ where
         seams.printer.line(format!("warning: {}", problem.what));
     }
     let heads: Vec<&str> = [&["NODE"], heads].concat();
-    match args.output.output {
+    match args.output {
         form @ (Output::Json | Output::Yaml) => {
             let keys: Vec<String> = heads.iter().map(|head| head.to_lowercase().replace(' ', "_")).collect();
+            // A cell that says yes or no is a boolean as data.
+            let typed = |cell: &String| cell.parse::<bool>().map_or_else(|_| json!(cell), |is_so| json!(is_so));
             let list: Vec<Value> =
-                rows.iter().map(|row| keys.iter().zip(row).map(|(key, cell)| (key.clone(), json!(cell))).collect()).collect();
+                rows.iter().map(|row| keys.iter().zip(row).map(|(key, cell)| (key.clone(), typed(cell))).collect()).collect();
             seams.printer.value(&Value::Array(list), form == Output::Json)
         }
         Output::Name => {
-            rows.iter().filter_map(|row| row.get(1)).for_each(|name| seams.printer.data(name));
+            let is_version = matches!(args.command, TalosCommand::Version);
+            // A node has one version, but many services and members.
+            let parts = if is_version { 1 } else { 2 };
+            rows.iter().for_each(|row| seams.printer.data(&row.iter().take(parts).cloned().collect::<Vec<_>>().join("/")));
             Ok(())
         }
         Output::Table | Output::Wide => {

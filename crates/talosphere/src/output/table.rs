@@ -22,8 +22,8 @@ pub fn columns(heads: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// Lays out an answer of the API server in its Table form; columns of lower priority only when `wide`.
-pub fn of_answer(table: &serde_json::Value, wide: bool, with_namespace: bool) -> String {
+/// Lays out an answer of the API server in its Table form; columns of lower priority only when `wide`. `prefix` stands before each name.
+pub fn of_answer(table: &serde_json::Value, wide: bool, with_namespace: bool, prefix: &str) -> String {
     use serde_json::Value;
     let list = |value: &Value, name: &str| value.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
     let definitions = list(table, "columnDefinitions");
@@ -50,6 +50,7 @@ pub fn of_answer(table: &serde_json::Value, wide: bool, with_namespace: bool) ->
             }
             let values = list(row, "cells");
             cells.extend(shown.iter().map(|index| match values.get(*index) {
+                Some(Value::String(text)) if *index == 0 => format!("{prefix}{text}"),
                 Some(Value::String(text)) => text.clone(),
                 Some(Value::Null) | None => String::new(),
                 Some(other) => other.to_string(),
@@ -78,7 +79,8 @@ mod tests {
             "columnDefinitions": [{"name": "Name", "priority": 0}, {"name": "Desired", "priority": 10}, {"name": "Phase", "priority": 0}],
             "rows": [{"cells": ["a", 3, "Running"], "object": {"metadata": {"namespace": "ns"}}}],
         });
-        assert_eq!(of_answer(&table, false, false), "NAME   PHASE\na      Running\n");
-        assert_eq!(of_answer(&table, true, true), "NAMESPACE   NAME   DESIRED   PHASE\nns          a      3         Running\n");
+        assert_eq!(of_answer(&table, false, false, ""), "NAME   PHASE\na      Running\n");
+        assert_eq!(of_answer(&table, true, true, ""), "NAMESPACE   NAME   DESIRED   PHASE\nns          a      3         Running\n");
+        assert_eq!(of_answer(&table, false, false, "thing.x.io/"), "NAME           PHASE\nthing.x.io/a   Running\n");
     }
 }
