@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::host::session::Session;
 use crate::problem::{Code, Problem};
 use crate::seams::Seams;
-use crate::tree::{Node, Objects};
+use crate::tree::{Node, Objects, tree, verdict};
 
 /// An object of any kind, read once and shared by every look at it.
 #[derive(Clone)]
@@ -161,6 +161,52 @@ pub enum Step<T> {
     Fail(Problem),
 }
 
+/// The goal of `up`, `demo` and `scale`: a cluster that is ready.
+#[derive(Debug)]
+pub struct Goal<'a> {
+    cluster: &'a str,
+    was_seen: bool,
+    takes_outdated: bool,
+}
+
+impl<'a> Goal<'a> {
+    /// Every Machine runs, every Node is ready, every specification is the wanted one.
+    pub fn ready(cluster: &'a str) -> Self {
+        Self { cluster, was_seen: false, takes_outdated: false }
+    }
+
+    /// As [`Self::ready`], but Machines may have an older specification.
+    pub fn running(cluster: &'a str) -> Self {
+        Self { takes_outdated: true, ..Self::ready(cluster) }
+    }
+
+    /// How far the cluster is. A cluster that is being deleted, or is gone, never gets there.
+    pub fn step(&mut self, objects: &Objects) -> Step<()> {
+        let cluster = self.cluster;
+        let verdict = verdict(objects, cluster);
+        let tree = tree(objects, cluster);
+        if verdict.is_deleting || (self.was_seen && tree.is_none()) {
+            let what = if verdict.is_deleting { "is being deleted" } else { "was deleted meanwhile" };
+            return Step::Fail(Problem::new(Code::BeingDeleted, format!("Cluster {cluster} {what}")).remedy(format!(
+                "`talosphere delete cluster {cluster}` waits for the end of the deletion; run this command again afterwards"
+            )));
+        }
+        self.was_seen |= tree.is_some();
+        match verdict.stuck {
+            Some(_) if self.takes_outdated => Step::Done { tree, value: () },
+            Some(stuck) => Step::Fail(stuck.problem(cluster)),
+            None if verdict.is_ready => Step::Done { tree, value: () },
+            None => Step::Wait { tree, waiting: verdict.waiting },
+        }
+    }
+}
+
+/// How many of the things waited for are told when the time is over.
+const TOLD: usize = 12;
+
+/// A wait that is long enough to stand for "for ever".
+const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// Follows the objects of some kinds in a namespace until `look` says that the goal is reached or cannot be.
 ///
 /// # Errors
@@ -173,8 +219,9 @@ pub async fn until<T>(
     timeout: Duration,
     mut look: impl FnMut(&Objects) -> Step<T>,
 ) -> Result<T, Problem> {
-    let limit = seams.clock.instant() + timeout;
-    let mut shown: BTreeMap<String, String> = BTreeMap::new();
+    let begun = seams.clock.instant();
+    let limit = begun.checked_add(timeout.min(FOREVER)).unwrap_or(begun);
+    let mut seen = Seen::default();
     let mut follower = Follower::start(session.api.client().clone(), kinds, seams);
     loop {
         follower.synced().await;
@@ -185,7 +232,7 @@ pub async fn until<T>(
         }
         let waiting = match look(&follower.objects(namespace)) {
             Step::Done { tree, value } => {
-                show(tree.as_ref(), &mut shown, seams);
+                seen.show(tree, seams);
                 seams.printer.settle();
                 return Ok(value);
             }
@@ -194,7 +241,7 @@ pub async fn until<T>(
                 return Err(problem);
             }
             Step::Wait { tree, waiting } => {
-                show(tree.as_ref(), &mut shown, seams);
+                seen.show(tree, seams);
                 waiting
             }
         };
@@ -205,29 +252,63 @@ pub async fn until<T>(
         };
         if !waited {
             seams.printer.settle();
+            let more = waiting.len().saturating_sub(TOLD);
             let mut problem = Problem::new(Code::NotReadyInTime, format!("not done within {timeout:?}; what was reached is kept"))
+                .seen_all(waiting.into_iter().take(TOLD))
                 .remedy("run the same command again to continue; `talosphere describe cluster` shows what waits for what");
-            for line in waiting.into_iter().take(12) {
-                problem = problem.seen(line);
+            if more > 0 {
+                problem = problem.seen(format!("and {more} more"));
             }
             return Err(problem);
         }
     }
 }
 
-fn show(tree: Option<&Node>, shown: &mut BTreeMap<String, String>, seams: &Seams) {
-    let Some(tree) = tree else { return };
-    let lines = tree.lines();
-    let mut changes: Vec<String> =
-        lines.iter().filter(|(name, state)| shown.get(*name) != Some(state)).map(|(name, state)| format!("{name}: {state}")).collect();
-    changes.extend(shown.keys().filter(|name| !lines.contains_key(*name) && is_lasting(name)).map(|name| format!("{name}: gone")));
-    if !changes.is_empty() {
-        seams.printer.progress(&tree.draw(), &changes);
+/// What the user has seen so far.
+#[derive(Debug, Default)]
+struct Seen {
+    tree: Option<Node>,
+    lines: BTreeMap<String, String>,
+}
+
+impl Seen {
+    fn show(&mut self, tree: Option<Node>, seams: &Seams) {
+        if tree == self.tree {
+            return;
+        }
+        let lines = tree.as_ref().map(Node::lines).unwrap_or_default();
+        let mut changes: Vec<String> =
+            lines.iter().filter(|(name, told)| self.lines.get(*name) != Some(told)).map(|(name, told)| format!("{name}: {told}")).collect();
+        changes.extend(self.lines.keys().filter(|name| !lines.contains_key(*name) && is_lasting(name)).map(|name| format!("{name}: gone")));
+        seams.printer.progress(tree.as_ref(), &changes);
+        self.tree = tree;
+        self.lines = lines;
     }
-    *shown = lines;
 }
 
 /// Whether an object is in the tree for all its life, not only while something is wrong with it.
 fn is_lasting(name: &str) -> bool {
-    ["Cluster/", "Machine/", "MachineDeployment/", "TalosControlPlane/", "VSphereCluster/"].iter().any(|kind| name.starts_with(kind))
+    ["Cluster/", "Machine/", "MachineDeployment/", "TalosControlPlane/"].iter().any(|kind| name.starts_with(kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_cluster_that_goes_away_is_not_waited_for() {
+        let mut objects = Objects::default();
+        let mut goal = Goal::ready("demo");
+        // Not there yet is no failure.
+        assert!(matches!(goal.step(&objects), Step::Wait { .. }));
+        objects.put("Cluster", json!({"metadata": {"name": "demo"}}));
+        assert!(matches!(goal.step(&objects), Step::Wait { .. }));
+        let Step::Fail(problem) = goal.step(&Objects::default()) else { panic!("gone") };
+        assert_eq!((problem.code, problem.what.as_str()), (Code::BeingDeleted, "Cluster demo was deleted meanwhile"));
+        objects.put("Cluster", json!({"metadata": {"name": "demo", "deletionTimestamp": "2026-01-01T00:00:00Z"}}));
+        let Step::Fail(problem) = Goal::running("demo").step(&objects) else { panic!("deleting") };
+        assert_eq!(problem.what, "Cluster demo is being deleted");
+    }
 }

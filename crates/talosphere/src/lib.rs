@@ -43,10 +43,15 @@ pub fn main() -> ExitCode {
     let level = match cli.verbose {
         0 => "warn,kube_client=off",
         1 => "warn,talosphere=debug,kube_client=off",
-        _ => "debug,kube_client=off",
+        // What the HTTP libraries say of their own queues and tables helps nobody.
+        _ => "debug,kube_client=off,tower=warn,hyper=info,hyper_util=info,h2=info,rustls=info",
     };
-    let subscriber =
-        tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(tracing_subscriber::EnvFilter::new(level)).finish();
+    let environment = environment::Environment::of_process();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(output::is_coloured(&environment))
+        .with_env_filter(tracing_subscriber::EnvFilter::new(level))
+        .finish();
     let _ = tracing::subscriber::set_global_default(subscriber);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build() {
         Ok(runtime) => runtime,
@@ -59,7 +64,7 @@ pub fn main() -> ExitCode {
         let seams = match seams::Seams::of_process() {
             Ok(seams) => seams,
             Err(problem) => {
-                output::Printer::standard(runtime::clock::Clock::system()).note(&problem);
+                output::Printer::standard(runtime::clock::Clock::system(), &environment).note(&problem);
                 return ExitCode::from(problem.code.exit() as u8);
             }
         };

@@ -46,7 +46,10 @@ impl Seams {
             None => Arc::new(TcpDialer),
             Some(url) => {
                 let proxy = ProxyDialer::parse(url).map_err(|error| {
-                    Problem::new(Code::Network, format!("TALOSPHERE_PROXY={url} cannot be used")).because(error.to_string())
+                    // The URL may hold a password.
+                    Problem::new(Code::Network, "TALOSPHERE_PROXY cannot be used")
+                        .because(error.to_string())
+                        .remedy("export TALOSPHERE_PROXY=http://host:port, or http://user:password@host:port")
                 })?;
                 Arc::new(proxy)
             }
@@ -55,7 +58,7 @@ impl Seams {
             log: Log::passing(clock.clone()),
             keys: Arc::new(Generator::new(random.child("keys"))),
             tls: Tls::real(clock.clone()),
-            printer: Printer::standard(clock.clone()),
+            printer: Printer::standard(clock.clone(), &environment),
             defects: Defects::none(),
             clock,
             random,

@@ -3,12 +3,19 @@
 //! `describe` prints it once, `up` and `demo` follow it. Ready means that every Machine runs and every Node is ready; everything else
 //! in the tree explains why that is not so yet.
 
+mod cause;
+mod draw;
+mod verdict;
+
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use kube::api::ApiResource;
 use serde_json::{Value, json};
+
+use self::cause::{Cause, needs_a_person, of_machine};
+pub use self::draw::{Style, cut};
+pub use self::verdict::{Stuck, Verdict, verdict};
 
 /// The kinds a tree is made of, in their hub versions.
 pub const KINDS: &[(&str, &str, &str, &str)] = &[
@@ -67,7 +74,9 @@ pub struct Node {
     pub state: State,
     /// What it shows beside its name: `3/3 machines`, `172.16.42.230`.
     pub detail: String,
-    /// Why it is not ready: reason and message.
+    /// The word for why it is not ready.
+    pub reason: String,
+    /// Why it is not ready: reason and message, in one line.
     pub why: String,
     pub since: Option<String>,
     pub children: Vec<Node>,
@@ -125,29 +134,42 @@ fn has_owner(object: &Value, kind: &str, name: &str) -> bool {
     owners.is_some_and(|owners| owners.iter().any(|owner| text(owner, "/kind") == kind && text(owner, "/name") == name))
 }
 
+fn is_deleting(object: &Value) -> bool {
+    object.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null())
+}
+
 /// The node of one object; `summary` is the condition that sums it up.
 fn node(object: &Value, kind: &str, summary: &str, detail: String) -> Node {
     let found = condition(object, summary);
-    let is_deleting = object.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null());
     let is_ready = found.is_some_and(|found| text(found, "/status") == "True");
     let state = match found {
-        _ if is_deleting => State::Deleting,
+        _ if is_deleting(object) => State::Deleting,
         _ if is_ready => State::Ready,
-        Some(found) if text(found, "/severity") == "Error" => State::Failing,
+        Some(found) if text(found, "/severity") == "Error" || needs_a_person(text(found, "/reason")) => State::Failing,
         _ => State::Waiting,
     };
-    let said = if is_deleting { condition(object, "Deleting").filter(|c| !text(c, "/message").is_empty()).or(found) } else { found };
-    let (why, since) = match said {
-        _ if state == State::Ready => (String::new(), None),
-        Some(found) => {
-            let (reason, message) = (text(found, "/reason"), text(found, "/message").replace('\n', " "));
-            let since = text(found, "/lastTransitionTime");
-            let why = if message.is_empty() { reason.to_owned() } else { format!("{reason}: {message}") };
-            (why, (!since.is_empty()).then(|| since.to_owned()))
-        }
-        None => ("not looked at yet".to_owned(), None),
+    let said = match state {
+        State::Ready => None,
+        State::Deleting => condition(object, "Deleting").filter(|c| !text(c, "/message").is_empty()).or(found),
+        _ => found,
     };
-    Node { kind: kind.to_owned(), name: text(object, "/metadata/name").to_owned(), state, detail, why, since, children: Vec::new() }
+    let reason = said.map(|said| text(said, "/reason").to_owned()).unwrap_or_default();
+    let why = said.map(|said| cause::why(&reason, text(said, "/message"))).unwrap_or_default();
+    let since = said.map(|said| text(said, "/lastTransitionTime").to_owned()).filter(|since| !since.is_empty());
+    Node { kind: kind.to_owned(), name: text(object, "/metadata/name").to_owned(), state, detail, reason, why, since, children: Vec::new() }
+}
+
+/// The node of an object that sums its machines up. What it says of itself follows their numbers: with machines missing it is not ready,
+/// with all of them ready nothing has failed.
+fn sum(object: &Value, kind: &str, summary: &str) -> Node {
+    let (ready, wanted) = (number(object, "/status/readyReplicas").unwrap_or(0), number(object, "/spec/replicas").unwrap_or(1));
+    let mut branch = node(object, kind, summary, format!("{ready}/{wanted} ready"));
+    branch.state = match branch.state {
+        State::Ready if ready != wanted => State::Waiting,
+        State::Failing if ready == wanted => State::Waiting,
+        state => state,
+    };
+    branch
 }
 
 /// The tree of a cluster; `None` when there is no such cluster.
@@ -163,8 +185,7 @@ pub fn tree(objects: &Objects, cluster: &str) -> Option<Node> {
         root.children.push(node(infrastructure, "VSphereCluster", "Ready", text(infrastructure, "/spec/server").to_owned()));
     }
     if let Some(plane) = objects.get("TalosControlPlane", text(object, "/spec/controlPlaneRef/name")) {
-        let (ready, wanted) = (number(plane, "/status/readyReplicas").unwrap_or(0), number(plane, "/spec/replicas").unwrap_or(1));
-        let mut branch = node(plane, "TalosControlPlane", "Ready", format!("{ready}/{wanted} ready"));
+        let mut branch = sum(plane, "TalosControlPlane", "Ready");
         let name = text(plane, "/metadata/name");
         branch.children = objects
             .of_cluster("Machine", cluster)
@@ -174,8 +195,7 @@ pub fn tree(objects: &Objects, cluster: &str) -> Option<Node> {
         root.children.push(branch);
     }
     for deployment in objects.of_cluster("MachineDeployment", cluster) {
-        let (ready, wanted) = (number(deployment, "/status/readyReplicas").unwrap_or(0), number(deployment, "/spec/replicas").unwrap_or(1));
-        let mut branch = node(deployment, "MachineDeployment", "Available", format!("{ready}/{wanted} ready"));
+        let mut branch = sum(deployment, "MachineDeployment", "Available");
         let name = text(deployment, "/metadata/name");
         let sets = objects.of_cluster("MachineSet", cluster).filter(|set| has_owner(set, "MachineDeployment", name));
         for set in sets.map(|set| text(set, "/metadata/name")) {
@@ -184,11 +204,14 @@ pub fn tree(objects: &Objects, cluster: &str) -> Option<Node> {
         }
         root.children.push(branch);
     }
+    let workload = objects.get("ClusterResourceSet", &format!("{cluster}-workload"));
+    let workload = workload.map(|set| node(set, "ClusterResourceSet", "ResourcesApplied", String::new()));
+    // It is of interest as long as something is wrong with it.
+    root.children.extend(workload.filter(|set| set.state == State::Failing));
     Some(root)
 }
 
 fn machine(objects: &Objects, object: &Value) -> Node {
-    let name = text(object, "/metadata/name");
     let address = object
         .pointer("/status/addresses")
         .and_then(Value::as_array)
@@ -196,84 +219,45 @@ fn machine(objects: &Objects, object: &Value) -> Node {
         .map(|address| text(address, "/address"))
         .unwrap_or_default();
     let phase = text(object, "/status/phase");
-    let detail = [phase, address].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
+    let is_outdated = condition(object, "UpToDate").is_some_and(|told| text(told, "/status") == "False");
+    let outdated = if is_outdated { "not up to date" } else { "" };
+    let detail = [phase, address, outdated].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
     let mut branch = node(object, "Machine", "Ready", detail);
-    if branch.state != State::Ready {
-        let parts = [
-            ("VSphereMachine", "Ready", text(object, "/spec/infrastructureRef/name")),
-            ("TalosConfig", "Ready", text(object, "/spec/bootstrap/configRef/name")),
-        ];
-        let below =
-            parts.into_iter().filter_map(|(kind, summary, name)| Some(node(objects.get(kind, name)?, kind, summary, String::new())));
-        branch.children.extend(below.filter(|part| part.state != State::Ready));
-        let vm = objects.get("VSphereVM", name).map(|vm| node(vm, "VSphereVM", "Ready", String::new()));
-        branch.children.extend(vm.filter(|vm| vm.state != State::Ready));
-        let claims = objects.of_kind("IPAddressClaim").filter(|claim| has_owner(claim, "VSphereVM", name));
-        let claims = claims.map(|claim| node(claim, "IPAddressClaim", "Ready", text(claim, "/spec/poolRef/name").to_owned()));
-        branch.children.extend(claims.filter(|claim| claim.state != State::Ready && claim.why != "not looked at yet"));
+    if phase == "Failed" && branch.state == State::Waiting {
+        branch.state = State::Failing;
+    }
+    if matches!(branch.state, State::Ready | State::Deleting) {
+        return branch;
+    }
+    let Some(cause) = of_machine(objects, object) else { return branch };
+    let is_failing = needs_a_person(&cause.reason);
+    if is_failing && cause.kind != "VSphereCluster" {
+        branch.state = State::Failing;
+    }
+    match cause.kind {
+        "Machine" => {
+            branch.why = cause.why();
+            branch.reason = cause.reason;
+        }
+        // It stands in the tree already.
+        "VSphereCluster" => branch.why = format!("waiting for VSphereCluster {}", cause.name),
+        _ => branch.children.push(below(cause, is_failing)),
     }
     branch
 }
 
-/// How far a cluster is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    pub is_ready: bool,
-    /// What is waited for, the first line being the most telling.
-    pub waiting: Vec<String>,
-}
-
-/// Whether every Machine that should be there runs, with its Node ready, and the workload's objects are applied.
-pub fn verdict(objects: &Objects, cluster: &str) -> Verdict {
-    let mut waiting = Vec::new();
-    let Some(object) = objects.get("Cluster", cluster) else {
-        return Verdict { is_ready: false, waiting: vec![format!("Cluster {cluster} is not there yet")] };
-    };
-    let plane = objects.get("TalosControlPlane", text(object, "/spec/controlPlaneRef/name"));
-    let plane_wanted = plane.map_or(0, |plane| number(plane, "/spec/replicas").unwrap_or(1));
-    let workers: u64 = objects.of_cluster("MachineDeployment", cluster).map(|d| number(d, "/spec/replicas").unwrap_or(1)).sum();
-    let machines: Vec<&Value> = objects.of_cluster("Machine", cluster).collect();
-    let (control, others): (Vec<&Value>, Vec<&Value>) = machines
-        .iter()
-        .partition(|m| m.pointer("/metadata/labels").and_then(|labels| labels.get("cluster.x-k8s.io/control-plane")).is_some());
-    for (what, have, wanted) in [("control plane machines", control.len(), plane_wanted), ("worker machines", others.len(), workers)] {
-        if u64::try_from(have).unwrap_or(u64::MAX) != wanted {
-            waiting.push(format!("{have} of {wanted} {what} exist"));
-        }
+/// The node of what a Machine waits for.
+fn below(cause: Cause, is_failing: bool) -> Node {
+    Node {
+        kind: cause.kind.to_owned(),
+        state: if is_failing { State::Failing } else { State::Waiting },
+        detail: String::new(),
+        why: cause.why(),
+        name: cause.name,
+        reason: cause.reason,
+        since: cause.since,
+        children: Vec::new(),
     }
-    for machine in machines {
-        let (name, phase) = (text(machine, "/metadata/name"), text(machine, "/status/phase"));
-        if phase != "Running" {
-            waiting.push(format!("Machine {name} is {}", if phase.is_empty() { "Pending" } else { phase }));
-        } else if !is_true(machine, "NodeReady") {
-            let why = condition(machine, "NodeReady").map(|c| text(c, "/message")).filter(|message| !message.is_empty());
-            waiting.push(format!("Node of Machine {name} is not ready{}", why.map(|why| format!(": {why}")).unwrap_or_default()));
-        }
-    }
-    if plane.is_some_and(|plane| !is_true(plane, "Ready")) {
-        waiting.push("the control plane is not ready".to_owned());
-    }
-    // The objects that sum machines up follow a moment later; what is told after the verdict should agree with it.
-    let sums = plane
-        .into_iter()
-        .map(|plane| (plane, "TalosControlPlane"))
-        .chain(objects.of_cluster("MachineDeployment", cluster).map(|d| (d, "MachineDeployment")));
-    for (object, kind) in sums {
-        let (ready, wanted) = (number(object, "/status/readyReplicas").unwrap_or(0), number(object, "/spec/replicas").unwrap_or(1));
-        if ready != wanted {
-            waiting.push(format!("{kind} {} counts {ready} of {wanted} machines ready", text(object, "/metadata/name")));
-        }
-    }
-    if waiting.is_empty() && !is_true(object, "Available") {
-        waiting.push(format!("Cluster {cluster} is not available yet"));
-    }
-    for set in objects.of_kind("ClusterResourceSet") {
-        let is_ours = text(set, "/metadata/name") == format!("{cluster}-workload");
-        if is_ours && !is_true(set, "ResourcesApplied") {
-            waiting.push("the workload's objects are not applied".to_owned());
-        }
-    }
-    Verdict { is_ready: waiting.is_empty(), waiting }
 }
 
 /// What is still there of a cluster that is being deleted: the Cluster of this uid, and everything that says it belongs to it.
@@ -291,35 +275,6 @@ pub fn remains(objects: &Objects, cluster: &str, uid: &str) -> Vec<String> {
 }
 
 impl Node {
-    /// The node and everything under it, drawn.
-    pub fn draw(&self) -> String {
-        let mut text = String::new();
-        self.draw_into(&mut text, "", "");
-        text.trim_end().to_owned()
-    }
-
-    fn draw_into(&self, text: &mut String, first: &str, rest: &str) {
-        let mark = match self.state {
-            State::Ready => "ok",
-            State::Waiting => "..",
-            State::Failing => "!!",
-            State::Deleting => "--",
-        };
-        let _ = write!(text, "{first}[{mark}] {}/{}", self.kind, self.name);
-        if !self.detail.is_empty() {
-            let _ = write!(text, "  {}", self.detail);
-        }
-        if !self.why.is_empty() {
-            let _ = write!(text, "  {}", self.why);
-        }
-        text.push('\n');
-        for (index, child) in self.children.iter().enumerate() {
-            let is_last = index + 1 == self.children.len();
-            let (branch, below) = if is_last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
-            child.draw_into(text, &format!("{rest}{branch}"), &format!("{rest}{below}"));
-        }
-    }
-
     /// As data.
     pub fn to_value(&self) -> Value {
         let mut value = json!({"kind": self.kind, "name": self.name, "state": format!("{:?}", self.state)});
@@ -337,37 +292,6 @@ impl Node {
             }
         }
         value
-    }
-
-    /// Every node with its one-line state, by kind and name: what changed between two trees is what differs here.
-    pub fn lines(&self) -> BTreeMap<String, String> {
-        let mut lines = BTreeMap::new();
-        self.collect(&mut lines);
-        lines
-    }
-
-    fn collect(&self, lines: &mut BTreeMap<String, String>) {
-        let state = match self.state {
-            State::Ready => "ready",
-            State::Waiting => "waiting",
-            State::Failing => "failing",
-            State::Deleting => "deleting",
-        };
-        let parts = [state, &self.detail, &self.why];
-        let text = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
-        lines.insert(format!("{}/{}", self.kind, self.name), text);
-        for child in &self.children {
-            child.collect(lines);
-        }
-    }
-
-    /// The nodes that somebody must do something about.
-    pub fn failing(&self) -> Vec<&Node> {
-        let mut failing: Vec<&Node> = self.children.iter().flat_map(Node::failing).collect();
-        if self.state == State::Failing {
-            failing.push(self);
-        }
-        failing
     }
 }
 
@@ -399,10 +323,10 @@ mod tests {
 
     #[test]
     fn a_cluster_is_ready_when_every_machine_runs_and_every_node_is_ready() {
-        assert_eq!(verdict(&world("Running", "True"), "c"), Verdict { is_ready: true, waiting: vec![] });
+        assert_eq!(verdict(&world("Running", "True"), "c"), Verdict { is_ready: true, ..Verdict::default() });
         assert_eq!(verdict(&world("Provisioned", "True"), "c").waiting, ["Machine m is Provisioned"]);
         let waiting = verdict(&world("Running", "False"), "c").waiting;
-        assert_eq!(waiting, ["Node of Machine m is not ready", "the control plane is not ready"]);
+        assert_eq!(waiting, ["Node of Machine m is not ready", "the control plane is not ready: R: why"]);
         let mut short = world("Running", "True");
         short.put("MachineDeployment", json!({"metadata": {"name": "w"}, "spec": {"clusterName": "c", "replicas": 2}}));
         assert_eq!(verdict(&short, "c").waiting, ["0 of 2 worker machines exist", "MachineDeployment w counts 0 of 2 machines ready"]);
@@ -412,9 +336,63 @@ mod tests {
     #[test]
     fn the_tree_says_why() {
         let tree = tree(&world("Provisioned", "False"), "c").unwrap();
-        let expected = "[..] Cluster/c  Provisioned, https://h:6443  R: why\n└─ [..] TalosControlPlane/cp  1/1 ready  R: why\n   └─ [..] Machine/m  Provisioned  R: why";
+        let expected = "[..] Cluster/c  Provisioned, https://h:6443\n└─ [..] TalosControlPlane/cp  1/1 ready\n   └─ [..] Machine/m  Provisioned  R: why";
         assert_eq!(tree.draw(), expected);
-        assert_eq!(tree.lines()["Machine/m"], "waiting; Provisioned; R: why");
+        assert_eq!(tree.lines()["Machine/m"], "Provisioned");
         assert_eq!(tree.to_value()["children"][0]["children"][0]["since"], "2026-01-01T00:00:00Z");
+    }
+
+    fn with(mut object: Value, pointer: &str, value: Value) -> Value {
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        object.pointer_mut(parent).unwrap()[key] = value;
+        object
+    }
+
+    #[test]
+    fn a_change_that_is_not_carried_out_is_not_ready() {
+        let mut objects = world("Running", "True");
+        let machine = objects.get("Machine", "m").unwrap().clone();
+        let conditions = [
+            ready("True").as_array().unwrap().clone(),
+            vec![json!({"type": "UpToDate", "status": "False", "message": "* Version v1.32.4, v1.33.0 required"})],
+        ];
+        objects.put("Machine", with(machine, "/status/conditions", conditions.concat().into()));
+        let told = verdict(&objects, "c");
+        assert!(!told.is_ready);
+        assert_eq!(told.waiting, ["Machine m is not up to date: Version v1.32.4, v1.33.0 required"]);
+        let problem = told.stuck.unwrap().problem("c").to_string();
+        assert!(problem.contains("TS307") && problem.contains("v1.33.0 required") && problem.contains("remedy"), "{problem}");
+        // While something else is on its way, it is waited for that.
+        let plane = objects.get("TalosControlPlane", "cp").unwrap().clone();
+        objects.put("TalosControlPlane", with(plane, "/status/readyReplicas", json!(0)));
+        assert_eq!(verdict(&objects, "c").stuck, None);
+    }
+
+    #[test]
+    fn a_change_that_no_controller_has_seen_yet_is_waited_for() {
+        let mut objects = world("Running", "True");
+        let plane = with(objects.get("TalosControlPlane", "cp").unwrap().clone(), "/metadata/generation", json!(2));
+        objects.put("TalosControlPlane", plane.clone());
+        assert_eq!(verdict(&objects, "c").waiting, ["the change of TalosControlPlane cp is not looked at yet"]);
+        let plane = with(plane, "/status/observedGeneration", json!(2));
+        objects.put("TalosControlPlane", plane.clone());
+        assert!(verdict(&objects, "c").is_ready);
+        let outdated = json!([{"type": "Ready", "status": "True"},
+            {"type": "MachinesSpecUpToDate", "status": "False", "message": "1 replicas with outdated spec"}]);
+        objects.put("TalosControlPlane", with(plane, "/status/conditions", outdated));
+        assert_eq!(verdict(&objects, "c").waiting, ["TalosControlPlane cp: 1 replicas with outdated spec"]);
+        assert!(verdict(&objects, "c").stuck.is_some());
+    }
+
+    #[test]
+    fn the_state_of_a_sum_agrees_with_its_numbers() {
+        let state = |status: &str, severity: &str, ready: u64| {
+            let conditions = json!([{"type": "Ready", "status": status, "severity": severity, "reason": "R"}]);
+            let object =
+                json!({"metadata": {"name": "cp"}, "spec": {"replicas": 3}, "status": {"readyReplicas": ready, "conditions": conditions}});
+            sum(&object, "TalosControlPlane", "Ready").state
+        };
+        assert_eq!((state("True", "", 3), state("True", "", 0)), (State::Ready, State::Waiting));
+        assert_eq!((state("False", "Error", 3), state("False", "Error", 2)), (State::Waiting, State::Failing));
     }
 }

@@ -39,7 +39,7 @@ pub async fn run(args: &Describe, directory: &StateDirectory, seams: &Seams) -> 
         }
         Output::Name => seams.printer.data(&format!("cluster.cluster.x-k8s.io/{}", args.name)),
         Output::Table | Output::Wide => {
-            seams.printer.data(&found.draw());
+            seams.printer.tree(&found, args.output.output == Output::Wide);
             let text = if verdict.is_ready {
                 "ready: every Machine runs, every Node is ready".to_owned()
             } else {

@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 use super::duration;
 use crate::apply::unreachable;
 use crate::cli::Scale;
-use crate::follow::{Step, until};
+use crate::follow::{Goal, Step, until};
 use crate::host::session::Session;
 use crate::problem::{Code, Problem};
 use crate::seams::Seams;
 use crate::signal::interrupted;
 use crate::state::StateDirectory;
-use crate::tree::{kinds, tree, verdict};
+use crate::tree::kinds;
 
 /// Runs the command.
 ///
@@ -67,13 +67,17 @@ async fn scale(
     let cluster = object.pointer("/spec/clusterName").or(label).and_then(Value::as_str).map(str::to_owned);
     let Some(cluster) = cluster.filter(|_| !args.no_wait) else { return Ok(()) };
     let wanted = u64::from(args.replicas);
+    let mut goal = Goal::running(&cluster);
     until(session, seams, namespace, &kinds(), timeout, |objects| {
-        let verdict = verdict(objects, &cluster);
-        let tree = tree(objects, &cluster);
         // The verdict counts against the specification; until the view has the new number, it is about the old one.
         let is_current =
             objects.get(&resource.kind, name).and_then(|object| object.pointer("/spec/replicas")).and_then(Value::as_u64) == Some(wanted);
-        if is_current && verdict.is_ready { Step::Done { tree, value: () } } else { Step::Wait { tree, waiting: verdict.waiting } }
+        match goal.step(objects) {
+            Step::Done { tree, .. } if !is_current => {
+                Step::Wait { tree, waiting: vec![format!("{} to be seen with the new number", resource.display(name))] }
+            }
+            step => step,
+        }
     })
     .await?;
     seams.printer.line(format!("{} has {} machines, all running", resource.display(name), args.replicas));

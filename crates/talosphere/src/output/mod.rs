@@ -13,8 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use runtime::clock::Clock;
 use serde_json::Value;
 
+use crate::environment::Environment;
 use crate::problem::{Code, Problem};
 use crate::render::yaml;
+use crate::tree::{Node, Style};
 
 use self::live::Live;
 
@@ -27,6 +29,8 @@ pub struct Printer {
     live: Option<Arc<Mutex<Live>>>,
     tap: Option<Arc<Tap>>,
     sink: Sink,
+    /// Whether a terminal may be sent colours.
+    is_coloured: bool,
 }
 
 /// Where text goes.
@@ -42,16 +46,24 @@ impl fmt::Debug for Printer {
     }
 }
 
+/// Whether standard error is a terminal that shows colours. `NO_COLOR` takes them, `TERM=dumb` takes every control sequence.
+pub fn is_coloured(environment: &Environment) -> bool {
+    environment.get("TERM") != Some("dumb") && environment.non_empty("NO_COLOR").is_none() && io::stderr().is_terminal()
+}
+
 impl Printer {
-    /// Standard output and standard error.
-    pub fn standard(clock: Clock) -> Self {
-        let live = io::stderr().is_terminal().then(|| Arc::new(Mutex::new(Live::new())));
-        Self { clock, live, tap: None, sink: Sink::Standard }
+    /// Standard output and standard error. `NO_COLOR` takes the colours, `TERM=dumb` every control sequence.
+    pub fn standard(clock: Clock, environment: &Environment) -> Self {
+        let is_rich = environment.get("TERM") != Some("dumb");
+        let is_coloured = is_rich && environment.non_empty("NO_COLOR").is_none();
+        let is_live = is_rich && io::stderr().is_terminal();
+        let live = is_live.then(|| Arc::new(Mutex::new(Live::new(is_coloured))));
+        Self { clock, live, tap: None, sink: Sink::Standard, is_coloured }
     }
 
     /// Discards everything, after showing it to `tap`.
     pub fn tapped(clock: Clock, tap: impl Fn(&str) + Send + Sync + 'static) -> Self {
-        Self { clock, live: None, tap: Some(Arc::new(tap)), sink: Sink::Nowhere }
+        Self { clock, live: None, tap: Some(Arc::new(tap)), sink: Sink::Nowhere, is_coloured: false }
     }
 
     /// Whether a question can be asked.
@@ -116,9 +128,17 @@ impl Printer {
         }
     }
 
+    /// A tree as data; with colours on a terminal.
+    pub fn tree(&self, tree: &Node, is_wide: bool) {
+        let is_coloured = self.is_coloured && matches!(self.sink, Sink::Standard) && io::stdout().is_terminal();
+        self.data(&tree.draw_as(Style { is_coloured, is_wide, ..Style::default() }));
+    }
+
     /// The state of things: redrawn in place on a terminal, where `changes` are not printed; elsewhere each change is one line.
-    pub fn progress(&self, tree: &str, changes: &[String]) {
-        self.show(tree);
+    pub fn progress(&self, tree: Option<&Node>, changes: &[String]) {
+        if let Some(tree) = tree.filter(|_| self.tap.is_some()) {
+            self.show(&tree.draw());
+        }
         match &self.live {
             Some(live) if matches!(self.sink, Sink::Standard) => live.lock().unwrap_or_else(PoisonError::into_inner).tree(tree),
             _ => changes.iter().for_each(|change| self.line(change)),

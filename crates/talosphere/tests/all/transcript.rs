@@ -30,8 +30,9 @@ impl Transcript {
         let mut last = String::new();
         let lines: Vec<String> = err.lines().chain(out.lines()).map(|shown| self.normalize(shown)).collect();
         for shown in lines {
-            let is_progress = shown.starts_with("TIME ")
-                && [": waiting", ": ready", ": deleting", ": gone", ": failing"].iter().any(|word| shown.contains(word));
+            // `TIME Machine/demo-workers-xxxxx: Running`
+            let subject = shown.strip_prefix("TIME ").and_then(|rest| rest.split(' ').next()).unwrap_or_default();
+            let is_progress = subject.starts_with(char::is_uppercase) && subject.contains('/') && subject.ends_with(':');
             if is_progress || shown == last {
                 continue;
             }
