@@ -4,6 +4,7 @@
 
 mod all {
     mod addresses;
+    mod answers;
     mod arrows;
     mod bring_up;
     mod defects;

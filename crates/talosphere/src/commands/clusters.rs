@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::apply::{Api, unreachable};
 use crate::cli::OfCluster;
 use crate::host::session::Session;
+use crate::names::segment;
 use crate::problem::{Code, Problem};
 use crate::seams::Seams;
 use crate::state::StateDirectory;
@@ -40,12 +41,12 @@ pub fn secret_text(secret: &Value, key: &str) -> Option<String> {
 /// # Errors
 /// When the cluster, its Secret or the value is not there.
 pub async fn credential(api: &Api, namespace: &str, cluster: &str, suffix: &str, key: &str) -> Result<String, Problem> {
-    let path = format!("/apis/cluster.x-k8s.io/v1beta2/namespaces/{namespace}/clusters/{cluster}");
+    let path = format!("/apis/cluster.x-k8s.io/v1beta2/namespaces/{}/clusters/{}", segment(namespace), segment(cluster));
     if api.get(&path).await.map_err(|error| unreachable(&error))?.is_none() {
         return Err(Problem::new(Code::NotFound, format!("there is no Cluster {cluster} in the namespace {namespace}"))
-            .remedy("`talosphere get clusters -A` lists them; -n names the namespace"));
+            .remedy("`talosphere get clusters -A` lists them; --namespace names the namespace"));
     }
-    let path = format!("/api/v1/namespaces/{namespace}/secrets/{cluster}-{suffix}");
+    let path = format!("/api/v1/namespaces/{}/secrets/{}-{suffix}", segment(namespace), segment(cluster));
     let secret = api.get(&path).await.map_err(|error| unreachable(&error))?;
     secret.and_then(|secret| secret_text(&secret, key)).ok_or_else(|| {
         Problem::new(Code::NotFound, format!("the {suffix} of Cluster {cluster} is not made yet"))
@@ -66,6 +67,34 @@ pub async fn write(api: &Api, directory: &StateDirectory, namespace: &str, clust
         kubeconfig: directory.write(&format!("{folder}/kubeconfig"), &kubeconfig)?,
         talosconfig: directory.write(&format!("{folder}/talosconfig"), &talosconfig)?,
     })
+}
+
+/// Writes both files and says how the cluster is reached.
+///
+/// # Errors
+/// As [`write`].
+pub async fn hand_over(api: &Api, directory: &StateDirectory, namespace: &str, cluster: &str, seams: &Seams) -> Result<(), Problem> {
+    let access = write(api, directory, namespace, cluster).await?;
+    seams.printer.note(format!("  kubectl --kubeconfig {} get nodes", access.kubeconfig.display()));
+    // talosctl itself knows no proxy; our own command takes the same way as the controllers.
+    if seams.proxy.is_none() {
+        seams.printer.note(format!("  talosctl --talosconfig {} version", access.talosconfig.display()));
+        return Ok(());
+    }
+    let mut line = String::new();
+    if let Some(proxy) = seams.proxy.as_deref().filter(|proxy| seams.environment.get("TALOSPHERE_PROXY") != Some(proxy)) {
+        line.push_str(&format!("TALOSPHERE_PROXY={proxy} "));
+    }
+    line.push_str("talosphere");
+    if seams.environment.state_directory().as_deref() != Some(directory.path()) {
+        line.push_str(&format!(" --state {}", directory.path().display()));
+    }
+    line.push_str(&format!(" talos -c {cluster}"));
+    if namespace != "default" {
+        line.push_str(&format!(" --namespace {namespace}"));
+    }
+    seams.printer.note(format!("  {line} version"));
+    Ok(())
 }
 
 /// `kubeconfig`.
@@ -97,8 +126,11 @@ async fn print(args: &OfCluster, directory: &StateDirectory, seams: &Seams, what
 /// # Errors
 /// When the API does not answer.
 pub async fn machines(api: &Api, namespace: &str, cluster: &str) -> Result<Vec<Machine>, Problem> {
-    let path =
-        format!("/apis/cluster.x-k8s.io/v1beta2/namespaces/{namespace}/machines?labelSelector=cluster.x-k8s.io%2Fcluster-name%3D{cluster}");
+    let path = format!(
+        "/apis/cluster.x-k8s.io/v1beta2/namespaces/{}/machines?labelSelector=cluster.x-k8s.io%2Fcluster-name%3D{}",
+        segment(namespace),
+        segment(cluster)
+    );
     let list = api.send(http::Method::GET, &path, None, None).await.map_err(|error| unreachable(&error))?;
     let mut machines: Vec<Machine> = list
         .get("items")

@@ -3,13 +3,13 @@
 //! Everything on our side is the product: the same commands, API, controllers and clients as for a real vCenter, over the simulator's
 //! network. Only its clock for cloning and booting runs faster.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tokio::net::TcpListener;
 
-use super::input;
 use super::simulate::{login, neighbours, own_values, start};
 use super::up::{Order, bring_up};
+use super::{duration, input};
 use crate::cli::Demo;
 use crate::environment::Environment;
 use crate::host::session::Session;
@@ -128,6 +128,7 @@ impl Drop for Scratch {
 /// # Errors
 /// With what stands in the way.
 pub async fn run(args: Demo, state: Option<PathBuf>, seams: &Seams) -> Result<(), Problem> {
+    let timeout = duration("--timeout", &args.timeout)?;
     let material = material(&args, seams)?;
     let simulator = start(material.site()?, args.speed, material.neighbours.clone(), seams).await?;
     let order = material.order(&simulator.vcenter_thumbprint(), None)?;
@@ -142,13 +143,20 @@ pub async fn run(args: Demo, state: Option<PathBuf>, seams: &Seams) -> Result<()
     let seams = Seams { dialer: simulator.network(), proxy: Some(format!("http://{address}")), ..seams.clone() };
 
     let scratch = Scratch(std::env::temp_dir().join(format!("talosphere-demo-{}", std::process::id())));
-    let directory = StateDirectory::open(&state.unwrap_or_else(|| scratch.0.clone()))?;
-    let mut session = Session::changing(&directory, "demo", &seams).await?;
-    let outcome = tokio::select! {
-        outcome = bring_up(&mut session, &order, Some(&directory), std::time::Duration::from_secs(3600), &seams) => outcome,
-        () = interrupted() => Err(Problem::new(Code::Interrupted, "interrupted")),
+    let directory = match &state {
+        Some(path) => claimed(path)?,
+        None => StateDirectory::open(&scratch.0)?,
     };
-    if outcome.is_ok() && !args.exit_when_ready {
+    let mut session = Session::changing(&directory, "demo", &seams).await?;
+    // What ends with the demo is of no use to anybody: no files are written for it.
+    let files = (!args.exit_when_ready).then_some(&directory);
+    let outcome = tokio::select! {
+        outcome = bring_up(&mut session, &order, files, timeout, &seams) => outcome,
+        () = interrupted() => Err(Problem::new(Code::Interrupted, "interrupted").remedy("run the command again; it begins anew")),
+    };
+    if outcome.is_ok() && args.exit_when_ready {
+        seams.printer.line("the demo ends, and its cluster with it; without --exit-when-ready it stays up");
+    } else if outcome.is_ok() {
         if let Some(host) = session.host() {
             let text = crate::render::yaml::write(&host.pki.kubeconfig(&host.address.to_string()))
                 .map_err(|error| Problem::new(Code::Internal, error))?;
@@ -163,4 +171,53 @@ pub async fn run(args: Demo, state: Option<PathBuf>, seams: &Seams) -> Result<()
     session.close(&seams).await;
     drop(scratch);
     outcome
+}
+
+/// What marks a state directory as a demo's.
+const MARK: &str = "demo";
+
+/// The state directory that `--state` names: a new one, or one that a demo has left. What that demo stored is of no use without its
+/// simulator and is thrown away; a directory with other clusters is never touched.
+fn claimed(path: &Path) -> Result<StateDirectory, Problem> {
+    let directory = StateDirectory::open(path)?;
+    let busy = || {
+        Problem::new(Code::StateBusy, format!("the state directory {} is owned by another process", path.display()))
+            .remedy("name another directory with --state, or none")
+    };
+    let ownership = directory.try_own()?.ok_or_else(busy)?;
+    if directory.has_store() {
+        if directory.read(MARK).is_err() {
+            return Err(Problem::new(
+                Code::StateUnusable,
+                format!("the state directory {} holds the state of other clusters", path.display()),
+            )
+            .because("a demo begins with an empty state of its own, and its machines end with it")
+            .remedy("name another directory with --state, or none"));
+        }
+        let store = directory.join("store.redb");
+        std::fs::remove_file(&store).map_err(|error| {
+            Problem::new(Code::StateUnusable, format!("{} of the last demo cannot be removed", store.display())).because(error.to_string())
+        })?;
+    }
+    directory.write(MARK, "made by `talosphere demo`\n")?;
+    drop(ownership);
+    Ok(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_demo_takes_only_a_directory_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        let first = claimed(&path).unwrap();
+        std::fs::write(first.join("store.redb"), "old").unwrap();
+        assert!(!claimed(&path).unwrap().has_store(), "what the last demo stored is gone");
+        let other = StateDirectory::open(&folder.path().join("other")).unwrap();
+        std::fs::write(other.join("store.redb"), "precious").unwrap();
+        let problem = claimed(other.path()).unwrap_err();
+        assert!(problem.code == Code::StateUnusable && other.has_store(), "{problem}");
+    }
 }

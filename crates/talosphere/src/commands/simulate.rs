@@ -16,6 +16,9 @@ use crate::site::{Login, site};
 /// What the templates of a site may use before the site exists; everything else wins over it.
 pub const DEFAULTS: &str = "VSPHERE_TLS_THUMBPRINT=00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00\n";
 
+/// The name under which the simulator's own values are told.
+pub const SIMULATOR: &str = "the simulator";
+
 /// The login to the simulated vCenter: the environment's, else one made up.
 pub fn login(environment: &Environment, seams: &Seams) -> Login {
     let user = environment.non_empty("VSPHERE_USERNAME").unwrap_or("administrator@vsphere.local").to_owned();
@@ -28,7 +31,7 @@ pub fn login(environment: &Environment, seams: &Seams) -> Login {
 pub fn own_values(login: &Login) -> Vec<(String, String)> {
     let quoted = |text: &str| text.replace('\'', "'\\''");
     let text = format!("{DEFAULTS}VSPHERE_USERNAME='{}'\nVSPHERE_PASSWORD='{}'\n", quoted(&login.user), quoted(&login.password));
-    vec![("the simulator".to_owned(), text)]
+    vec![(SIMULATOR.to_owned(), text)]
 }
 
 /// Files beside the `-f` files, by base name: what the simulator serves for URLs of that base name.

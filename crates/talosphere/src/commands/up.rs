@@ -9,10 +9,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::preflight::Login;
+use super::simulate::SIMULATOR;
 use super::{clusters, duration, input, preflight};
 use crate::apply::{Api, Outcome, unreachable};
 use crate::cli::Up;
-use crate::follow::{Step, until};
+use crate::follow::{Goal, until};
 use crate::host::session::Session;
 use crate::problem::{Code, Problem};
 use crate::render::Manifest;
@@ -21,7 +22,7 @@ use crate::render::yaml;
 use crate::seams::Seams;
 use crate::signal::interrupted;
 use crate::state::StateDirectory;
-use crate::tree::{kinds, tree, verdict};
+use crate::tree::kinds;
 
 /// Ties a ClusterResourceSet of `--workload` files to its Cluster.
 const WORKLOAD_LABEL: &str = "talosphere.dev/workload";
@@ -38,6 +39,8 @@ pub struct Order {
     /// The Clusters among the manifests.
     pub clusters: Vec<String>,
     pub login: Option<(String, String)>,
+    /// Where the login is from, as a person reads it.
+    pub login_origin: &'static str,
 }
 
 impl Order {
@@ -84,7 +87,10 @@ impl Order {
                 .remedy("run `talosphere up` once for each cluster"));
         }
         let login = values.non_empty("VSPHERE_USERNAME").zip(values.non_empty("VSPHERE_PASSWORD"));
-        Ok(Self { manifests, workload, namespace: namespace.to_owned(), clusters, login })
+        let is_simulated = values.get("VSPHERE_PASSWORD").is_some_and(|value| value.source.to_string().starts_with(SIMULATOR));
+        let login_origin =
+            if is_simulated { "with the login of the simulated vCenter" } else { "from VSPHERE_USERNAME and VSPHERE_PASSWORD" };
+        Ok(Self { manifests, workload, namespace: namespace.to_owned(), clusters, login, login_origin })
     }
 
     /// The identity Secret that a VSphereCluster refers to.
@@ -189,9 +195,7 @@ pub async fn bring_up(
         seams.printer.line(format!("Cluster {cluster} is ready"));
         clusters::warn_of_taints(&session.api, &order.namespace, cluster, !order.workload.is_empty(), seams).await;
         let Some(directory) = directory else { continue };
-        let access = clusters::write(&session.api, directory, &order.namespace, cluster).await?;
-        seams.printer.note(format!("  kubectl --kubeconfig {} get nodes", access.kubeconfig.display()));
-        seams.printer.note(format!("  talosctl --talosconfig {} version", access.talosconfig.display()));
+        clusters::hand_over(&session.api, directory, &order.namespace, cluster, seams).await?;
     }
     Ok(())
 }
@@ -266,7 +270,7 @@ async fn apply(api: &Api, order: &Order, seams: &Seams) -> Result<(), Problem> {
             "stringData": {"username": user, "password": password},
         });
         match api.send(http::Method::POST, &path, Some("application/json"), Some(&secret)).await {
-            Ok(_) => seams.printer.line(format!("secret/{identity} created from VSPHERE_USERNAME and VSPHERE_PASSWORD")),
+            Ok(_) => seams.printer.line(format!("secret/{identity} created {}", order.login_origin)),
             Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {}
             Err(error) => return Err(unreachable(&error)),
         }
@@ -290,10 +294,6 @@ async fn apply(api: &Api, order: &Order, seams: &Seams) -> Result<(), Problem> {
 }
 
 async fn wait(session: &mut Session, order: &Order, cluster: &str, timeout: Duration, seams: &Seams) -> Result<(), Problem> {
-    until(session, seams, &order.namespace, &kinds(), timeout, |objects| {
-        let verdict = verdict(objects, cluster);
-        let tree = tree(objects, cluster);
-        if verdict.is_ready { Step::Done { tree, value: () } } else { Step::Wait { tree, waiting: verdict.waiting } }
-    })
-    .await
+    let mut goal = Goal::ready(cluster);
+    until(session, seams, &order.namespace, &kinds(), timeout, |objects| goal.step(objects)).await
 }
