@@ -109,9 +109,10 @@ impl Dialer for ProxyDialer {
         if self.direct.iter().any(|direct| direct == host) {
             return TcpDialer.dial(host, port).await;
         }
-        let mut stream = TcpDialer.dial(&self.host, self.port).await.map_err(|error| {
-            io::Error::new(error.kind(), format!("the proxy {}:{} cannot be reached: {error}", self.host, self.port))
-        })?;
+        let mut stream = TcpDialer
+            .dial(&self.host, self.port)
+            .await
+            .map_err(|error| io::Error::new(error.kind(), format!("the proxy {}:{} cannot be reached: {error}", self.host, self.port)))?;
         let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
         let mut request = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n");
         if let Some((user, password)) = &self.credentials {

@@ -73,6 +73,9 @@ pub enum Step {
     RemoveFinalizer,
 }
 
+/// So many Machines are planned, and made, before the set looks again.
+const MOST_PLANNED: usize = 20;
+
 /// What keeps the set from creating Machines: the reason word and the sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blocked {
@@ -218,7 +221,8 @@ fn scale(observed: &Observed, plan: &mut Plan) {
             .or_else(|| blocked(&observed.infrastructure_template, "InfrastructureTemplateCloningFailed"));
         match blocked {
             Some(blocked) => plan.blocked = Some(blocked),
-            None if planned.len() < room => plan.steps.push(Step::PlanMachines { count: room - planned.len() }),
+            // Few at a time: what is wanted may change while they are made.
+            None if planned.is_empty() => plan.steps.push(Step::PlanMachines { count: room.min(MOST_PLANNED) }),
             None => plan.steps.extend(planned.into_iter().map(|name| Step::CreateMachine { name })),
         }
         return;
@@ -230,7 +234,8 @@ fn scale(observed: &Observed, plan: &mut Plan) {
     }
 }
 
-/// The Machines in the order in which they go: marked ones, then unhealthy ones, then as the set's deletion order says.
+/// The Machines in the order in which they go: marked ones, then those that never had a Node, then unhealthy ones, then as the set's
+/// deletion order says. What never ran goes before what does not run well now: it may be well again.
 pub fn first_to_go(observed: &Observed) -> Vec<Arc<Machine>> {
     let order = observed.set.spec.deletion.order.unwrap_or_default();
     let mut staying: Vec<Arc<Machine>> = observed.machines.iter().filter(|machine| !is_deleting(&machine.metadata)).cloned().collect();
@@ -238,10 +243,12 @@ pub fn first_to_go(observed: &Observed) -> Vec<Arc<Machine>> {
         let is_marked = machine.metadata.annotations.as_ref().is_some_and(|known| known.contains_key(annotations::DELETE_MACHINE));
         if is_marked {
             0
-        } else if is_unhealthy(machine) {
+        } else if machine.status.as_ref().is_none_or(|status| status.node_ref.is_none()) {
             1
-        } else {
+        } else if is_unhealthy(machine) {
             2
+        } else {
+            3
         }
     };
     let created = |machine: &Machine| machine.metadata.creation_timestamp.as_ref().map(|time| time.0);
@@ -257,13 +264,12 @@ pub fn first_to_go(observed: &Observed) -> Vec<Arc<Machine>> {
     staying
 }
 
-/// Without a Node, failed, or found unhealthy.
+/// Failed, or found unhealthy.
 fn is_unhealthy(machine: &Machine) -> bool {
     let Some(status) = &machine.status else { return true };
     let legacy = &status.deprecated.v1beta1;
     let is_bad = |type_: &str| get(&status.conditions, type_).is_some_and(|condition| condition.status != Status::True);
-    status.node_ref.is_none()
-        || legacy.failure_reason.is_some()
+    legacy.failure_reason.is_some()
         || legacy.failure_message.is_some()
         || is_bad("NodeReady")
         || is_bad("HealthCheckSucceeded")

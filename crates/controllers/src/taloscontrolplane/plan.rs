@@ -420,9 +420,12 @@ fn shrink(observed: &Observed, plan: &mut Plan) {
     let is_marked =
         |node: &NodeView| node.machine.metadata.annotations.as_ref().is_some_and(|known| known.contains_key(annotations::DELETE_MACHINE));
     let created = |node: &NodeView| node.machine.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    // The one whose own address is the endpoint goes last: without it the cluster is out of reach.
+    let endpoint = observed.cluster.as_ref().and_then(|cluster| endpoint_host(cluster));
+    let is_endpoint = |node: &NodeView| endpoint.is_some() && node.address.as_deref() == endpoint;
     candidates.sort_by_key(|node| {
         let is_outdated = plan.outdated.iter().any(|name| name == node.name());
-        (!is_marked(node), !is_outdated, node.is_etcd_healthy(), created(node), node.name().to_owned())
+        (!is_marked(node), is_endpoint(node), !is_outdated, node.is_etcd_healthy(), created(node), node.name().to_owned())
     });
     if !observed.is_bootstrapped() {
         // Nothing to leave yet. The recorded node may be bootstrapped without our knowing it.

@@ -127,6 +127,21 @@ fn deletions(plan: &Plan) -> Vec<&str> {
 }
 
 #[test]
+fn the_machine_whose_address_is_the_endpoint_goes_last() {
+    let mut nodes = whole(3);
+    for (at, node) in nodes.iter_mut().enumerate() {
+        node.address = Some(format!("10.0.0.{}", at + 1));
+    }
+    let mut observed = bootstrapped(world(1, nodes));
+    let first = deletions(&plan(&observed))[0].to_owned();
+    let at: usize = first.trim_start_matches('m').parse().unwrap();
+    let cluster = Arc::make_mut(observed.cluster.as_mut().unwrap());
+    cluster.spec.control_plane_endpoint.host = Some(format!("10.0.0.{at}"));
+    let spared = plan(&observed);
+    assert!(deletions(&spared).len() == 1 && deletions(&spared) != [first.as_str()], "{spared:?}");
+}
+
+#[test]
 fn bring_up_names_all_machines_first_and_creates_them_all_at_once() {
     let first = plan(&world(3, Vec::new()));
     assert_eq!(first.steps, [Step::PlanMachines { count: 3, is_first: true }]);

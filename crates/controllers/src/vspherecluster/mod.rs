@@ -30,6 +30,15 @@ use plan::{Observed, Unavailable};
 pub const NAME: &str = "vspherecluster";
 /// The index of VSphereClusters by their secret.
 const BY_SECRET: &str = "secret";
+/// The index of VSphereClusters by their endpoint.
+const BY_ENDPOINT: &str = "endpoint";
+
+/// An endpoint as two of them are compared.
+fn endpoint(object: &VSphereCluster) -> Option<String> {
+    let (host, port) = object.spec.control_plane_endpoint.parts()?;
+    let host = host.parse::<std::net::IpAddr>().map_or_else(|_| host.to_lowercase(), |address| address.to_string());
+    Some(format!("{host} {port}"))
+}
 
 struct VSphereClusters {
     act: Act,
@@ -42,6 +51,7 @@ struct VSphereClusters {
 pub fn start(wiring: &Wiring) -> Started {
     let store = wiring.stores.get::<VSphereCluster>();
     store.index(BY_SECRET, |object| Identities::own_secret(object).map(|key| key.to_string()).into_iter().collect());
+    store.index(BY_ENDPOINT, |object| endpoint(object).into_iter().collect());
     let act = Act { wiring: wiring.clone(), store: store.clone(), identities: Identities::new(&wiring.stores) };
     let reconciler = VSphereClusters {
         act,
@@ -55,7 +65,7 @@ pub fn start(wiring: &Wiring) -> Started {
         found.iter().map(|object| ObjectKey::of(&object.metadata)).collect::<Vec<_>>()
     };
     let metadata = |old: &VSphereMachine, new: &VSphereMachine| crate::change::of_metadata(&old.metadata, &new.metadata);
-    let by_secret = store.clone();
+    let (by_secret, by_endpoint) = (store.clone(), store.clone());
     let by_machine = store.clone();
     let by_cluster = store.clone();
     let controller = wiring
@@ -64,6 +74,16 @@ pub fn start(wiring: &Wiring) -> Started {
             let key = ObjectKey::of(&secret.metadata).to_string();
             by_secret.indexed(BY_SECRET, &key).iter().map(|object| ObjectKey::of(&object.metadata)).collect()
         })
+        // Who waits for the endpoint of a cluster that goes, or takes another one.
+        .watches_when(
+            |old: &VSphereCluster, new: &VSphereCluster| {
+                endpoint(old) != endpoint(new) || is_deleting(&old.metadata) != is_deleting(&new.metadata)
+            },
+            move |object: &VSphereCluster| {
+                let same = endpoint(object).map(|endpoint| by_endpoint.indexed(BY_ENDPOINT, &endpoint)).unwrap_or_default();
+                same.iter().map(|object| ObjectKey::of(&object.metadata)).collect()
+            },
+        )
         .watches_when(metadata, move |machine: &VSphereMachine| of_cluster(&machine.metadata, cluster_name(&machine.metadata), &by_machine))
         .watches_when(crate::change::of_cluster, move |cluster: &Cluster| {
             of_cluster(&cluster.metadata, cluster.metadata.name.as_deref(), &by_cluster)
@@ -97,6 +117,19 @@ pub(crate) fn unavailable(error: &VSphereError) -> Unavailable {
 }
 
 impl VSphereClusters {
+    /// The VSphereCluster that had this one's endpoint before it: one that is provisioned, or the older one.
+    fn endpoint_holder(&self, object: &VSphereCluster) -> Option<String> {
+        let is_provisioned =
+            |object: &VSphereCluster| object.status.as_ref().is_some_and(|status| status.initialization.provisioned == Some(true));
+        let rank = |object: &VSphereCluster| {
+            let created = object.metadata.creation_timestamp.as_ref().map(|time| time.0);
+            (!is_provisioned(object), created, object.metadata.uid.clone())
+        };
+        let same = self.act.store.indexed(BY_ENDPOINT, &endpoint(object)?);
+        let mut before = same.iter().filter(|other| other.metadata.uid != object.metadata.uid && rank(other) < rank(object));
+        before.next().map(|other| ObjectKey::of(&other.metadata).to_string())
+    }
+
     async fn observe(&self, object: Arc<VSphereCluster>) -> Observed {
         let key = ObjectKey::of(&object.metadata);
         let cluster = owner(&self.clusters, &object);
@@ -110,6 +143,7 @@ impl VSphereClusters {
         let machines = self.machines.of_cluster(key.namespace(), &name);
         let vcenter = if is_paused || is_deleting { None } else { Some(self.look(&object).await) };
         Observed {
+            endpoint_holder: self.endpoint_holder(&object),
             secret: secret.and_then(|secret| self.act.identities.secrets.get(&secret)),
             is_secret_shared: sharing.iter().any(is_other),
             machines: machines.iter().filter_map(|machine| machine.metadata.name.clone()).collect(),

@@ -41,6 +41,8 @@ pub struct Observed {
     pub is_secret_shared: bool,
     /// The VSphereMachines of the cluster.
     pub machines: Vec<String>,
+    /// The VSphereCluster that had the same endpoint before.
+    pub endpoint_holder: Option<String>,
     /// None: not asked.
     pub vcenter: Option<Result<About, Unavailable>>,
     pub now: Timestamp,
@@ -121,6 +123,7 @@ mod tests {
             secret: Some(Arc::default()),
             is_secret_shared: false,
             machines: Vec::new(),
+            endpoint_holder: None,
             vcenter: None,
             now: Timestamp::UNIX_EPOCH,
         }

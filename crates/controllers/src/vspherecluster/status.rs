@@ -9,6 +9,8 @@ use crate::edit::is_deleting;
 use crate::status::set_paused;
 
 const VCENTER: &str = "VCenterAvailable";
+/// Told only of a cluster that has shared its endpoint with another one. Ours.
+const ENDPOINT: &str = "EndpointAvailable";
 
 /// Computes the status from the old one and what was observed.
 pub fn status(observed: &Observed, plan: &Plan) -> VSphereClusterStatus {
@@ -23,8 +25,10 @@ pub fn status(observed: &Observed, plan: &Plan) -> VSphereClusterStatus {
     match &observed.vcenter {
         Some(Ok(about)) => {
             status.v_center_version = Some(about.version.clone());
-            // It never goes back: machines live on while vCenter is away.
-            status.initialization.provisioned = Some(true);
+            // It never goes back: machines live on while vCenter is away. Without an endpoint of its own no cluster is begun.
+            if observed.endpoint_holder.is_none() {
+                status.initialization.provisioned = Some(true);
+            }
             conditions::set(&mut status.conditions, conditions::new(VCENTER, true, "Available", ""), generation, now);
             conditions::set_legacy(legacy, conditions::legacy_true(VCENTER), now);
         }
@@ -33,6 +37,20 @@ pub fn status(observed: &Observed, plan: &Plan) -> VSphereClusterStatus {
             let message = unavailable.message.as_str();
             conditions::set(&mut status.conditions, conditions::new(VCENTER, false, reason, message), generation, now);
             conditions::set_legacy(legacy, conditions::legacy_false(VCENTER, reason, Severity::Error, message), now);
+        }
+        None => {}
+    }
+    let had_endpoint = conditions::get(&status.conditions, ENDPOINT).is_some();
+    match &observed.endpoint_holder {
+        Some(holder) => {
+            let host = object.spec.control_plane_endpoint.host.as_deref().unwrap_or_default();
+            let message = format!(
+                "the endpoint {host} is the one of VSphereCluster {holder}: give this cluster another one, or delete the other cluster"
+            );
+            conditions::set(&mut status.conditions, conditions::new(ENDPOINT, false, "EndpointInUse", message), generation, now);
+        }
+        None if had_endpoint => {
+            conditions::set(&mut status.conditions, conditions::new(ENDPOINT, true, "EndpointAvailable", ""), generation, now);
         }
         None => {}
     }
@@ -46,7 +64,9 @@ pub fn status(observed: &Observed, plan: &Plan) -> VSphereClusterStatus {
         conditions::set_legacy(legacy, conditions::legacy_false("Ready", "Deleting", Severity::Info, message), now);
         return status;
     }
-    let ready = conditions::summarize("Ready", &status.conditions, &[VCENTER], &[], "Ready");
+    let mut positive = vec![VCENTER];
+    positive.extend(conditions::get(&status.conditions, ENDPOINT).map(|_| ENDPOINT));
+    let ready = conditions::summarize("Ready", &status.conditions, &positive, &[], "Ready");
     conditions::set(&mut status.conditions, ready, generation, now);
     if let Some(ready) = conditions::summarize_legacy(legacy, &[VCENTER]) {
         conditions::set_legacy(legacy, ready, now);
@@ -64,6 +84,37 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     #[test]
+    fn an_endpoint_in_use_keeps_a_cluster_from_beginning() {
+        let mut object = VSphereCluster::default();
+        object.spec.control_plane_endpoint.host = Some("10.0.0.9".to_owned());
+        let mut observed = Observed {
+            object: Arc::new(object),
+            cluster: None,
+            is_paused: false,
+            secret: None,
+            is_secret_shared: false,
+            machines: Vec::new(),
+            endpoint_holder: Some("n/other".to_owned()),
+            vcenter: Some(Ok(vsphere::About {
+                version: "8.0.3".to_owned(),
+                build: String::new(),
+                instance_uuid: String::new(),
+                full_name: String::new(),
+            })),
+            now: Timestamp::UNIX_EPOCH,
+        };
+        let told = status(&observed, &Plan::default());
+        assert_eq!(told.initialization.provisioned, None);
+        let ready = conditions::get(&told.conditions, "Ready").unwrap();
+        assert!(ready.status == conditions::Status::False && ready.message.contains("n/other"), "{ready:?}");
+        Arc::make_mut(&mut observed.object).status = Some(told);
+        observed.endpoint_holder = None;
+        let told = status(&observed, &Plan::default());
+        assert_eq!(told.initialization.provisioned, Some(true));
+        assert_eq!(conditions::get(&told.conditions, "Ready").unwrap().status, conditions::Status::True);
+    }
+
+    #[test]
     fn a_deletion_tells_on_whom_it_waits_since_when() {
         let begun = Timestamp::UNIX_EPOCH;
         let mut object = VSphereCluster::default();
@@ -75,6 +126,7 @@ mod tests {
             secret: None,
             is_secret_shared: false,
             machines: Vec::new(),
+            endpoint_holder: None,
             vcenter: None,
             now: begun + SignedDuration::from_mins(5),
         };

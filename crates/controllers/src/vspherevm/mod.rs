@@ -17,7 +17,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use api::cluster::Cluster;
+use api::cluster::{Cluster, Machine};
 use api::infrastructure::{VSphereCluster, VSphereMachine, VSphereVM};
 use api::ipam::{IPAddress, IPAddressClaim};
 use api::names::secrets;
@@ -28,6 +28,7 @@ use runtime::reconcile::{Action, Error, ObjectKey, Reconciler, Store};
 use vsphere::{Change, Credentials, Owner, VSphereError};
 
 use crate::edit::{cluster_name, is_deleting, is_paused};
+use crate::taloscontrolplane::plan::ETCD_HOOK;
 use crate::vspherecluster::identity::Identities;
 use crate::vspheremachine::infrastructure_of;
 use crate::{Started, Wiring};
@@ -48,6 +49,7 @@ struct VSphereVMs {
     machines: Store<VSphereMachine>,
     clusters: Store<Cluster>,
     infrastructures: Store<VSphereCluster>,
+    owners: Store<Machine>,
     addresses: Store<IPAddress>,
     identities: Identities,
 }
@@ -71,6 +73,7 @@ pub fn start(wiring: &Wiring) -> Started {
         machines: wiring.stores.get(),
         clusters: wiring.stores.get(),
         infrastructures: wiring.stores.get(),
+        owners: wiring.stores.get(),
         addresses: wiring.stores.get(),
         identities: Identities::new(&wiring.stores),
     };
@@ -100,6 +103,11 @@ pub fn start(wiring: &Wiring) -> Started {
             let owner = machine.metadata.owner_references.iter().flatten().find(|owner| owner.kind == "Machine");
             owner.map(|owner| ObjectKey { namespace: machine.metadata.namespace.clone(), name: owner.name.clone() }).into_iter().collect()
         })
+        // A member of etcd that has left it may go.
+        .watches_when(
+            |old: &Machine, new: &Machine| is_member(old) != is_member(new),
+            |machine: &Machine| vec![ObjectKey::of(&machine.metadata)],
+        )
         .limit(100);
     let waker = controller.waker();
     wiring.vcenters.subscribe(Arc::new(move |server, change| match change {
@@ -113,6 +121,11 @@ pub fn start(wiring: &Wiring) -> Started {
         Change::Link => waker.wake_all(),
     }));
     wiring.started(controller)
+}
+
+/// Whether a Machine has still to leave etcd: the hook is on it.
+fn is_member(machine: &Machine) -> bool {
+    machine.metadata.annotations.as_ref().is_some_and(|known| known.contains_key(ETCD_HOOK))
 }
 
 fn bootstrap_secret(vm: &VSphereVM) -> Option<ObjectKey> {
@@ -152,6 +165,11 @@ impl VSphereVMs {
             owned_claims: self.act.claims.owned_by(&uid),
             claims,
             identity_error: credentials.as_ref().err().cloned(),
+            member: self
+                .owners
+                .get_in(&namespace, vm.metadata.name.as_deref().unwrap_or_default())
+                .filter(|owner| is_member(owner))
+                .and_then(|owner| owner.metadata.name.clone()),
             vip: endpoint.and_then(|host| host.parse().ok()),
             look: Look::default(),
             defects: self.act.wiring.defects.clone(),

@@ -124,6 +124,8 @@ pub struct Observed {
     pub owned_claims: Vec<Arc<IPAddressClaim>>,
     /// Why nobody can sign in, if so.
     pub identity_error: Option<String>,
+    /// The Machine that has to leave etcd before its virtual machine may go; none when it has, or never was a member.
+    pub member: Option<String>,
     /// The cluster's virtual address, when its endpoint is one.
     pub vip: Option<std::net::IpAddr>,
     pub look: Look,

@@ -36,6 +36,12 @@ pub(super) fn deleting(observed: &Observed, plan: &mut Plan) {
     if is_untouched(vm) || observed.defects.has(Defect::ForgetVm) {
         return release(observed, plan);
     }
+    if let Some(member) = &observed.member {
+        let on =
+            format!("Machine {member} to leave etcd, which it does when it is deleted itself: delete the Machine, not what it is made of");
+        plan.waits("Deleting", wait(observed, on).to_string());
+        return;
+    }
     if let Some(message) = &observed.identity_error {
         plan.warns("Deleting", format!("{} cannot be removed from vCenter: {message}", name(vm)));
         return;

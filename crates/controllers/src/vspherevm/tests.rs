@@ -65,6 +65,20 @@ pub(super) fn placement() -> Placement {
     }
 }
 
+#[test]
+fn a_member_of_etcd_does_not_go_before_it_has_left() {
+    let member = Observed { member: Some("node".to_owned()), ..observed().recorded(machine()).deleting() };
+    let planned = plan(&member);
+    assert_eq!(planned.steps, []);
+    let told = super::status::status(&member, &planned, None);
+    let condition = conditions::get(&told.conditions, PROVISIONED).unwrap();
+    assert!(condition.message.contains("Machine node to leave etcd"), "{condition:?}");
+    assert_ne!(plan(&Observed { member: None, ..member }).steps, []);
+    // What never had a virtual machine takes nothing from etcd.
+    let early = Observed { member: Some("node".to_owned()), ..observed().deleting() };
+    assert!(plan(&early).steps.contains(&Step::RemoveFinalizer));
+}
+
 fn vm() -> VSphereVM {
     let mut vm = VSphereVM::default();
     vm.metadata.name = Some("node".to_owned());
@@ -97,6 +111,7 @@ pub(super) fn observed() -> Observed {
         claims,
         owned_claims: Vec::new(),
         identity_error: None,
+        member: None,
         vip: None,
         look: Look { is_asked: true, placement: Some(Arc::new(placement())), candidates: Some(Vec::new()), ..Look::default() },
         defects: Defects::none(),

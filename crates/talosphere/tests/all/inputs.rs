@@ -147,3 +147,35 @@ fn a_state_directory_has_one_owner_and_must_be_usable() {
     let error = shell.fails("talosphere scale machinedeployment/x --replicas 1 --timeout 80", 2);
     assert!(error.contains("80s"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_that_another_cluster_holds_keeps_a_cluster_from_beginning() {
+    if super::process::kubectl().is_none() {
+        return;
+    }
+    let mut world = World::start(&["CONTROL_PLANE_MACHINE_COUNT=1", "WORKER_MACHINE_COUNT=0"]).await;
+    let serve = tokio::task::block_in_place(|| {
+        let serve = world.shell.start(&["serve", "--kubeconfig", "mgmt.yaml"]);
+        serve.until("the API", |serve| serve.stderr().contains("the API answers"));
+        world.shell.environment.insert("KUBECONFIG".to_owned(), world.shell.folder.path().join("mgmt.yaml").display().to_string());
+        world.shell.ok(UP);
+        world.shell.environment.insert("CLUSTER_NAME".to_owned(), "other".to_owned());
+        world.shell.ok("talosphere render -f ipam.yaml -f standard.yaml --env standard.env > other.yaml");
+        world.shell.ok("kubectl create ns rival");
+        world.shell.ok("kubectl create secret generic other -n rival --from-literal=username=\"$VSPHERE_USERNAME\" --from-literal=password=\"$VSPHERE_PASSWORD\"");
+        world.shell.ok("kubectl apply -n rival -f other.yaml 2>/dev/null");
+        world.shell.ok("kubectl wait -n rival --for=condition=EndpointAvailable=false --timeout=60s vspherecluster/other");
+        let why =
+            world.shell.ok("kubectl get vspherecluster other -n rival -o jsonpath='{.status.conditions[?(@.type==\"Ready\")].message}'");
+        assert!(why.contains("VSphereCluster team/demo") && why.contains("demo.k8s.example.com"), "{why}");
+        serve
+    });
+    world.rest("while the endpoint is another's", 1);
+    tokio::task::block_in_place(|| {
+        world.shell.environment.remove("CLUSTER_NAME");
+        world.shell.ok("talosphere delete cluster demo -n team --yes --timeout 60s");
+        world.shell.ok("kubectl wait -n rival --for=condition=Available --timeout=60s cluster/other");
+        serve.end();
+    });
+    world.rest("when it is free", 1);
+}
