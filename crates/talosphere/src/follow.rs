@@ -165,14 +165,15 @@ pub enum Step<T> {
 #[derive(Debug)]
 pub struct Goal<'a> {
     cluster: &'a str,
-    was_seen: bool,
+    /// Where it was seen.
+    namespace: Option<String>,
     takes_outdated: bool,
 }
 
 impl<'a> Goal<'a> {
     /// Every Machine runs, every Node is ready, every specification is the wanted one.
     pub fn ready(cluster: &'a str) -> Self {
-        Self { cluster, was_seen: false, takes_outdated: false }
+        Self { cluster, namespace: None, takes_outdated: false }
     }
 
     /// As [`Self::ready`], but Machines may have an older specification.
@@ -185,13 +186,17 @@ impl<'a> Goal<'a> {
         let cluster = self.cluster;
         let verdict = verdict(objects, cluster);
         let tree = tree(objects, cluster);
-        if verdict.is_deleting || (self.was_seen && tree.is_none()) {
+        if let Some(object) = objects.get("Cluster", cluster) {
+            let namespace = object.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or_default();
+            self.namespace = Some(namespace.to_owned());
+        }
+        if let Some(namespace) = self.namespace.as_ref().filter(|_| verdict.is_deleting || tree.is_none()) {
+            let within = if namespace.is_empty() { String::new() } else { format!(" -n {namespace}") };
             let what = if verdict.is_deleting { "is being deleted" } else { "was deleted meanwhile" };
             return Step::Fail(Problem::new(Code::BeingDeleted, format!("Cluster {cluster} {what}")).remedy(format!(
-                "`talosphere delete cluster {cluster}` waits for the end of the deletion; run this command again afterwards"
+                "`talosphere delete cluster {cluster}{within}` waits for the end of the deletion; run this command again afterwards"
             )));
         }
-        self.was_seen |= tree.is_some();
         match verdict.stuck {
             Some(_) if self.takes_outdated => Step::Done { tree, value: () },
             Some(stuck) => Step::Fail(stuck.problem(cluster)),
@@ -253,9 +258,11 @@ pub async fn until<T>(
         if !waited {
             seams.printer.settle();
             let more = waiting.len().saturating_sub(TOLD);
+            let is_failing = seen.tree.as_ref().is_some_and(Node::is_failing);
+            let first = if is_failing { "correct what the first lines name, then run" } else { "run" };
             let mut problem = Problem::new(Code::NotReadyInTime, format!("not done within {timeout:?}; what was reached is kept"))
                 .seen_all(waiting.into_iter().take(TOLD))
-                .remedy("run the same command again to continue; `talosphere describe cluster` shows what waits for what");
+                .remedy(format!("{first} the same command again to continue; `talosphere describe cluster` shows what waits for what"));
             if more > 0 {
                 problem = problem.seen(format!("and {more} more"));
             }
@@ -307,8 +314,9 @@ mod tests {
         assert!(matches!(goal.step(&objects), Step::Wait { .. }));
         let Step::Fail(problem) = goal.step(&Objects::default()) else { panic!("gone") };
         assert_eq!((problem.code, problem.what.as_str()), (Code::BeingDeleted, "Cluster demo was deleted meanwhile"));
-        objects.put("Cluster", json!({"metadata": {"name": "demo", "deletionTimestamp": "2026-01-01T00:00:00Z"}}));
+        objects.put("Cluster", json!({"metadata": {"name": "demo", "namespace": "team", "deletionTimestamp": "2026-01-01T00:00:00Z"}}));
         let Step::Fail(problem) = Goal::running("demo").step(&objects) else { panic!("deleting") };
         assert_eq!(problem.what, "Cluster demo is being deleted");
+        assert!(problem.remedy.unwrap().contains("talosphere delete cluster demo -n team"));
     }
 }

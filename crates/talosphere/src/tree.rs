@@ -13,7 +13,7 @@ use std::sync::Arc;
 use kube::api::ApiResource;
 use serde_json::{Value, json};
 
-use self::cause::{Cause, needs_a_person, of_machine};
+use self::cause::{Cause, needs_a_person, of_infrastructure, of_machine};
 pub use self::draw::{Style, cut};
 pub use self::verdict::{Stuck, Verdict, verdict};
 
@@ -150,7 +150,7 @@ fn node(object: &Value, kind: &str, summary: &str, detail: String) -> Node {
     };
     let said = match state {
         State::Ready => None,
-        State::Deleting => condition(object, "Deleting").filter(|c| !text(c, "/message").is_empty()).or(found),
+        State::Deleting => condition(object, "Deleting").filter(|c| !text(c, "/message").is_empty()).or(found.filter(|_| !is_ready)),
         _ => found,
     };
     let reason = said.map(|said| text(said, "/reason").to_owned()).unwrap_or_default();
@@ -182,7 +182,13 @@ pub fn tree(objects: &Objects, cluster: &str) -> Option<Node> {
         root.detail = format!("{}, https://{endpoint}:{port}", root.detail);
     }
     if let Some(infrastructure) = objects.get("VSphereCluster", text(object, "/spec/infrastructureRef/name")) {
-        root.children.push(node(infrastructure, "VSphereCluster", "Ready", text(infrastructure, "/spec/server").to_owned()));
+        let mut branch = node(infrastructure, "VSphereCluster", "Ready", text(infrastructure, "/spec/server").to_owned());
+        if let Some(cause) = of_infrastructure(objects, cluster).filter(|_| branch.state == State::Waiting) {
+            branch.state = if needs_a_person(&cause.reason) { State::Failing } else { State::Waiting };
+            branch.why = cause.why();
+            branch.reason = cause.reason;
+        }
+        root.children.push(branch);
     }
     if let Some(plane) = objects.get("TalosControlPlane", text(object, "/spec/controlPlaneRef/name")) {
         let mut branch = sum(plane, "TalosControlPlane", "Ready");
@@ -336,7 +342,8 @@ mod tests {
     #[test]
     fn the_tree_says_why() {
         let tree = tree(&world("Provisioned", "False"), "c").unwrap();
-        let expected = "[..] Cluster/c  Provisioned, https://h:6443\n└─ [..] TalosControlPlane/cp  1/1 ready\n   └─ [..] Machine/m  Provisioned  R: why";
+        let expected =
+            "[..] Cluster/c  Provisioned, https://h:6443\n└─ [..] TalosControlPlane/cp  1/1 ready\n   └─ [..] Machine/m  Provisioned  why";
         assert_eq!(tree.draw(), expected);
         assert_eq!(tree.lines()["Machine/m"], "Provisioned");
         assert_eq!(tree.to_value()["children"][0]["children"][0]["since"], "2026-01-01T00:00:00Z");
@@ -382,6 +389,51 @@ mod tests {
         objects.put("TalosControlPlane", with(plane, "/status/conditions", outdated));
         assert_eq!(verdict(&objects, "c").waiting, ["TalosControlPlane cp: 1 replicas with outdated spec"]);
         assert!(verdict(&objects, "c").stuck.is_some());
+    }
+
+    #[test]
+    fn machines_that_wait_for_the_same_have_one_line_and_what_needs_a_person_stands_first() {
+        let mut objects = world("Pending", "False");
+        let plane = json!([{"type": "Ready", "status": "False", "reason": "DataSecretGenerationFailed", "message": "@ Machine/b: no"}]);
+        let object = objects.get("TalosControlPlane", "cp").unwrap().clone();
+        objects.put("TalosControlPlane", with(with(object, "/status/conditions", plane), "/spec/replicas", json!(3)));
+        for name in ["b", "c"] {
+            let machine = objects.get("Machine", "m").unwrap().clone();
+            let machine = with(with(machine, "/metadata/name", json!(name)), "/spec", json!({"bootstrap": {"configRef": {"name": name}}}));
+            objects.put("Machine", machine);
+            let conditions =
+                json!([{"type": "DataSecretAvailable", "status": "False", "reason": "DataSecretGenerationFailed", "message": "no"}]);
+            objects.put("TalosConfig", json!({"metadata": {"name": name}, "status": {"conditions": conditions}}));
+        }
+        let waiting = verdict(&objects, "c").waiting;
+        assert_eq!(waiting[0], "Machines b, c are Pending: TalosConfig: DataSecretGenerationFailed: no");
+        assert_eq!(waiting[1], "the control plane is not ready", "what a machine says is not said twice: {waiting:?}");
+        assert!(waiting.contains(&"Machine m is Pending: why".to_owned()), "{waiting:?}");
+    }
+
+    #[test]
+    fn a_vcenter_that_is_away_is_told_once_and_first() {
+        let mut objects = world("Pending", "False");
+        let object = with(objects.get("Cluster", "c").unwrap().clone(), "/spec/infrastructureRef", json!({"name": "v"}));
+        objects.put("Cluster", object);
+        let machine = with(
+            objects.get("Machine", "m").unwrap().clone(),
+            "/spec",
+            json!({"clusterName": "c", "bootstrap": {"configRef": {"name": "m"}}}),
+        );
+        objects.put("Machine", machine);
+        let said = |kind: &str, reason: &str, message: &str| json!({"type": kind, "status": "False", "reason": reason, "message": message});
+        let waits = json!([said("DataSecretAvailable", "WaitingForClusterInfrastructure", "waiting")]);
+        objects.put("TalosConfig", json!({"metadata": {"name": "m"}, "status": {"conditions": waits}}));
+        let away =
+            json!([said("VCenterAvailable", "VCenterUnreachable", "refused"), said("Ready", "NotReady", "* VCenterAvailable: refused")]);
+        objects.put("VSphereCluster", json!({"metadata": {"name": "v"}, "spec": {"server": "s"}, "status": {"conditions": away}}));
+        let waiting = verdict(&objects, "c").waiting;
+        assert_eq!(waiting[..2], ["VSphereCluster v: VCenterUnreachable: refused", "Machine m is Pending: waiting for VSphereCluster v"]);
+        let tree = tree(&objects, "c").unwrap();
+        assert!(tree.draw().contains("[!!] VSphereCluster/v  s  VCenterUnreachable: refused"), "{}", tree.draw());
+        assert!(tree.is_failing() && tree.lines()["VSphereCluster/v"] == "failing; VCenterUnreachable: refused");
+        assert!(tree.draw().contains("[..] Machine/m  Pending  waiting for VSphereCluster v"), "{}", tree.draw());
     }
 
     #[test]

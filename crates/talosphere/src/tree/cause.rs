@@ -47,9 +47,9 @@ pub(super) struct Cause {
 }
 
 impl Cause {
-    /// Reason and message.
+    /// Reason and message; of a Machine the message alone, since the reason says how its Node was looked for.
     pub fn why(&self) -> String {
-        why(&self.reason, &self.message)
+        if self.kind == "Machine" && !self.message.is_empty() { self.message.clone() } else { why(&self.reason, &self.message) }
     }
 
     /// As told after the name of the object `of`, which it may share.
@@ -173,7 +173,7 @@ mod tests {
             "bootstrap": {"configRef": {"name": "m"}}}, "status": {"phase": "Provisioning", "conditions": said("Ready", "NotReady", "* all")}});
         let mut objects = Objects::default();
         let spoken = |objects: &Objects| of_machine(objects, &machine).map(|cause| cause.told("m")).unwrap_or_default();
-        assert_eq!(spoken(&objects), "NotReady: all");
+        assert_eq!(spoken(&objects), "all");
         let mut put =
             |kind: &str, conditions: Value| objects.put(kind, json!({"metadata": {"name": "m"}, "status": {"conditions": conditions}}));
         put("VSphereMachine", said("VirtualMachineProvisioned", "Cloning", "the VM is cloned"));

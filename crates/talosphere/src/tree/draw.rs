@@ -175,6 +175,11 @@ impl Node {
         self.state != State::Ready && (!self.why.is_empty() || self.children.iter().any(Self::explains))
     }
 
+    /// Whether somebody must do something about this node or one under it.
+    pub fn is_failing(&self) -> bool {
+        self.state == State::Failing || self.children.iter().any(Self::is_failing)
+    }
+
     /// What a log tells of each node, by kind and name: what changed between two trees is what differs here. What a Machine waits for
     /// changes many times a second; it is told only when somebody must do something.
     pub fn lines(&self) -> BTreeMap<String, String> {

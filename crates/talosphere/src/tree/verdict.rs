@@ -1,8 +1,10 @@
 //! How far a cluster is, and what it waits for. Pure.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
-use super::cause::{clean, needs_a_person, of_infrastructure, of_machine, why};
+use super::cause::{Cause, clean, needs_a_person, of_infrastructure, of_machine, why};
 use super::{Objects, condition, is_deleting, is_true, number, text};
 use crate::problem::{Code, Problem};
 
@@ -61,13 +63,13 @@ pub fn verdict(objects: &Objects, cluster: &str) -> Verdict {
     }
     count(plane, &deployments, &machines, &mut waits);
     let mut stuck = Stuck::default();
-    for machine in &machines {
-        one(objects, machine, &mut waits, &mut stuck);
-    }
+    each(objects, &machines, &mut waits, &mut stuck);
     if let Some(plane) = plane.filter(|plane| !is_true(plane, "Ready")) {
         let (reason, message) = condition(plane, "Ready").map_or(("", ""), |c| (text(c, "/reason"), text(c, "/message")));
         let told = why(reason, message);
-        let told = if told.is_empty() { String::new() } else { format!(": {told}") };
+        // What a machine says already is not said twice.
+        let is_said = waits.iter().any(|wait| !reason.is_empty() && wait.1.contains(reason));
+        let told = if told.is_empty() || is_said { String::new() } else { format!(": {told}") };
         waits.push(Wait(needs_a_person(reason), format!("the control plane is not ready{told}")));
     }
     let sums = plane.into_iter().map(|plane| (plane, "TalosControlPlane"));
@@ -119,28 +121,44 @@ fn count(plane: Option<&Value>, deployments: &[&Value], machines: &[&Value], wai
     }
 }
 
-/// What one Machine lacks.
-fn one(objects: &Objects, machine: &Value, waits: &mut Vec<Wait>, stuck: &mut Stuck) {
-    let (name, phase) = (text(machine, "/metadata/name"), text(machine, "/status/phase"));
-    if phase != "Running" {
-        let phase = if phase.is_empty() { "Pending" } else { phase };
-        let cause = of_machine(objects, machine);
-        let is_failing = phase == "Failed" || cause.as_ref().is_some_and(|cause| needs_a_person(&cause.reason));
-        let why = match &cause {
+/// Whether waiting helps, the phase, and why it is not further: what Machines have in common.
+type Lack<'a> = (bool, &'a str, String);
+
+/// What the Machines lack; those that lack the same have one line.
+fn each(objects: &Objects, machines: &[&Value], waits: &mut Vec<Wait>, stuck: &mut Stuck) {
+    let mut alike: BTreeMap<Lack<'_>, Vec<(&str, Option<Cause>)>> = BTreeMap::new();
+    for machine in machines {
+        let (name, phase) = (text(machine, "/metadata/name"), text(machine, "/status/phase"));
+        if phase != "Running" {
+            let phase = if phase.is_empty() { "Pending" } else { phase };
+            let cause = of_machine(objects, machine);
+            let is_failing = phase == "Failed" || cause.as_ref().is_some_and(|cause| needs_a_person(&cause.reason));
+            let why = cause.as_ref().map(Cause::why).unwrap_or_default();
+            alike.entry((!is_failing, phase, why)).or_default().push((name, cause));
+        } else if !is_true(machine, "NodeReady") {
+            let why = condition(machine, "NodeReady").map(|c| clean(text(c, "/message"))).filter(|message| !message.is_empty());
+            let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+            waits.push(Wait(false, format!("Node of Machine {name} is not ready{why}")));
+        }
+        if let Some(told) = condition(machine, "UpToDate").filter(|told| text(told, "/status") == "False") {
+            let message = clean(text(told, "/message"));
+            let message = if message.is_empty() { String::new() } else { format!(": {message}") };
+            stuck.machines.push(format!("Machine {name} is not up to date{message}"));
+        }
+    }
+    for ((is_waiting, phase, why), members) in alike {
+        let names: Vec<&str> = members.iter().map(|(name, _)| *name).collect();
+        let first = members.first().and_then(|(name, cause)| Some((*name, cause.as_ref()?)));
+        let why = match first {
             // That one has a line of its own.
-            Some(cause) if cause.kind == "VSphereCluster" => format!(": it waits for VSphereCluster {}", cause.name),
-            Some(cause) => format!(": {}", cause.told(name)),
+            Some((_, cause)) if cause.kind == "VSphereCluster" => format!(": waiting for VSphereCluster {}", cause.name),
+            Some((name, cause)) if members.len() == 1 => format!(": {}", cause.told(name)),
+            Some((_, cause)) if cause.kind != "Machine" => format!(": {}: {why}", cause.kind),
+            Some(_) => format!(": {why}"),
             None => String::new(),
         };
-        waits.push(Wait(is_failing, format!("Machine {name} is {phase}{why}")));
-    } else if !is_true(machine, "NodeReady") {
-        let why = condition(machine, "NodeReady").map(|c| clean(text(c, "/message"))).filter(|message| !message.is_empty());
-        waits.push(Wait(false, format!("Node of Machine {name} is not ready{}", why.map(|why| format!(": {why}")).unwrap_or_default())));
-    }
-    if let Some(told) = condition(machine, "UpToDate").filter(|told| text(told, "/status") == "False") {
-        let message = clean(text(told, "/message"));
-        let message = if message.is_empty() { String::new() } else { format!(": {message}") };
-        stuck.machines.push(format!("Machine {name} is not up to date{message}"));
+        let (noun, verb) = if names.len() == 1 { ("Machine", "is") } else { ("Machines", "are") };
+        waits.push(Wait(!is_waiting, format!("{noun} {} {verb} {phase}{why}", names.join(", "))));
     }
 }
 
