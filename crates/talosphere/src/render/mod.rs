@@ -54,7 +54,9 @@ impl Manifest {
 
     /// `file:line (Kind name)`.
     pub fn place(&self) -> String {
-        format!("{}:{} ({} {})", self.file, self.line, self.kind(), self.name())
+        let generated = self.text("/metadata/generateName");
+        let name = if self.name().is_empty() { format!("{generated}...") } else { self.name().to_owned() };
+        format!("{}:{} ({} {name})", self.file, self.line, self.kind())
     }
 }
 
@@ -116,6 +118,14 @@ fn flatten(value: Value, file: &str, line: usize, manifests: &mut Vec<Manifest>)
             }
         }
         return Ok(());
+    }
+    let untexted = ["/apiVersion", "/kind", "/metadata/name"]
+        .into_iter()
+        .find(|pointer| value.pointer(pointer).is_some_and(|found| found.is_number() || found.is_boolean()));
+    if let Some(field) = untexted.map(|pointer| pointer.trim_start_matches('/').replace('/', ".")) {
+        return Err(Problem::new(Code::NotAnObject, format!("the {field} of the document at {file}:{line} is not text"))
+            .because("YAML reads such a word as a number, or as true or false")
+            .remedy("put it in quotes"));
     }
     let lacking: Vec<&str> = ["/apiVersion", "/kind"].into_iter().filter(|pointer| text(pointer).is_none()).collect();
     if !lacking.is_empty() || (text("/metadata/name").is_none() && text("/metadata/generateName").is_none()) {

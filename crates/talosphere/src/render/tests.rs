@@ -139,6 +139,11 @@ fn broken_documents_name_their_place() {
         (format!("t.yaml:3:{column}: not YAML").as_str(), Some("the key `a` is there twice"))
     );
     assert_eq!(run("a: 1\n", &[]).unwrap_err().code, Code::NotAnObject);
+    let problem = run("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: y\n", &[]).unwrap_err();
+    assert!(
+        problem.code == Code::NotAnObject && problem.what.contains("metadata.name") && problem.what.contains("is not text"),
+        "{problem}"
+    );
     let problem = run("apiVersion: v1\nkind: X\nmetadata:\n  name: ${A!}", &[]).unwrap_err();
     assert_eq!((problem.code, problem.what.starts_with("t.yaml:4:9:")), (Code::BadExpression, true), "{problem}");
 }
