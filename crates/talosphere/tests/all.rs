@@ -9,6 +9,7 @@ mod all {
     mod bring_up;
     mod defects;
     mod deletion;
+    mod demo;
     mod generated;
     mod handover;
     mod inputs;
