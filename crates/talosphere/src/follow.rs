@@ -212,6 +212,9 @@ const TOLD: usize = 12;
 /// A wait that is long enough to stand for "for ever".
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
+/// How long further changes are waited for after one.
+const GATHER: Duration = Duration::from_millis(20);
+
 /// Follows the objects of some kinds in a namespace until `look` says that the goal is reached or cannot be.
 ///
 /// # Errors
@@ -255,6 +258,8 @@ pub async fn until<T>(
             () = follower.changed() => true,
             () = seams.clock.sleep(left) => false,
         };
+        // What changes together is looked at, and shown, at once.
+        seams.clock.sleep(GATHER.min(left)).await;
         if !waited {
             seams.printer.settle();
             let more = waiting.len().saturating_sub(TOLD);

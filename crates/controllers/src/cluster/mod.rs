@@ -9,6 +9,7 @@ pub mod status;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::cluster::{Cluster, Machine, MachineDeployment, MachineSet};
 use async_trait::async_trait;
@@ -22,6 +23,8 @@ use plan::Observed;
 
 /// The controller's name.
 pub const NAME: &str = "cluster";
+/// Between two looks at one object: what changes together is looked at once.
+const REST: Duration = Duration::from_millis(20);
 /// The index of Clusters by the objects that they reference.
 const BY_REFERENCE: &str = "references";
 
@@ -49,6 +52,7 @@ pub fn start(wiring: &Wiring) -> Started {
     let reconciler = Clusters { act, store: store.clone(), recorder: wiring.recorder.of("cluster-controller") };
     let controller = wiring
         .controller(NAME, reconciler)
+        .rest(REST)
         .watches(|machine: &Machine| vec![of(&machine.metadata.namespace, &machine.spec.cluster_name)])
         .watches(|set: &MachineSet| vec![of(&set.metadata.namespace, &set.spec.cluster_name)])
         .watches(|deployment: &MachineDeployment| vec![of(&deployment.metadata.namespace, &deployment.spec.cluster_name)])

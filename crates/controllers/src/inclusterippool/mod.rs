@@ -11,6 +11,7 @@ pub mod status;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::cluster::Cluster;
 use api::infrastructure::VSphereCluster;
@@ -32,6 +33,8 @@ use plan::Observed;
 pub const NAME: &str = "inclusterippool";
 /// The name of the controller for pools of all namespaces.
 pub const GLOBAL_NAME: &str = "globalinclusterippool";
+/// Between two looks at one pool: what changes together is counted once.
+const REST: Duration = Duration::from_millis(50);
 /// The index of claims and addresses by their pool.
 const BY_POOL: &str = "pool";
 /// The index of pools by the blocks of addresses that they lie in.
@@ -287,6 +290,7 @@ fn wire<K: PoolKind>(wiring: &Wiring, name: &str) -> Started {
     let all_of_vsphere = all.clone();
     let controller = wiring
         .controller(name, PoolController { wiring: wiring.clone(), store, pools })
+        .rest(REST)
         .watches(move |address: &IPAddress| keys(address.metadata.namespace.as_ref(), &address.spec.pool_ref))
         .watches(move |claim: &IPAddressClaim| keys(claim.metadata.namespace.as_ref(), &claim.spec.pool_ref))
         // An endpoint counts for the number of free addresses.

@@ -27,6 +27,8 @@ use plan::Observed;
 
 /// The controller's name.
 pub const NAME: &str = "machine";
+/// Between two looks at one object: what changes together is looked at once.
+const REST: Duration = Duration::from_millis(10);
 /// The index of Machines by the objects that they reference.
 pub const BY_REFERENCE: &str = "references";
 
@@ -73,6 +75,7 @@ pub fn start(wiring: &Wiring) -> Started {
     let of_changed = of_cluster.clone();
     let controller = wiring
         .controller(NAME, Machines { act, store: store.clone() })
+        .rest(REST)
         .watches_when(crate::change::of_cluster, move |cluster: &Cluster| {
             let key = ObjectKey::of(&cluster.metadata);
             of_changed(key.namespace(), &key.name)

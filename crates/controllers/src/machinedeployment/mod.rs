@@ -8,6 +8,7 @@ pub mod template;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::cluster::{Cluster, Machine, MachineDeployment, MachineSet};
 use async_trait::async_trait;
@@ -22,6 +23,8 @@ pub use act::new_set;
 
 /// The controller's name.
 pub const NAME: &str = "machinedeployment";
+/// Between two looks at one object: what changes together is looked at once.
+const REST: Duration = Duration::from_millis(20);
 
 struct MachineDeployments {
     act: Act,
@@ -50,6 +53,7 @@ pub fn start(wiring: &Wiring) -> Started {
     };
     let controller = wiring
         .controller(NAME, reconciler)
+        .rest(REST)
         .owns::<MachineSet>()
         // A Machine's set says whose it is.
         .watches(move |machine: &Machine| {

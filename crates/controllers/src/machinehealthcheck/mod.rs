@@ -21,6 +21,8 @@ use plan::{Observed, Step, Verdict};
 
 /// The controller's name.
 pub const NAME: &str = "machinehealthcheck";
+/// Between two looks at one object: what changes together is looked at once.
+const REST: Duration = Duration::from_millis(50);
 
 struct Checks {
     wiring: Wiring,
@@ -46,6 +48,7 @@ pub fn start(wiring: &Wiring) -> Started {
     let (for_machines, for_clusters) = (of_cluster.clone(), of_cluster.clone());
     let controller = wiring
         .controller(NAME, reconciler)
+        .rest(REST)
         .watches(move |machine: &Machine| {
             for_machines(machine.metadata.namespace.as_deref().unwrap_or_default(), &machine.spec.cluster_name)
         })

@@ -8,6 +8,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::cluster::{Cluster, Machine, MachineDeployment, MachineSet};
 use async_trait::async_trait;
@@ -23,6 +24,8 @@ pub use act::new_machine;
 
 /// The controller's name.
 pub const NAME: &str = "machineset";
+/// Between two looks at one object: what changes together is looked at once.
+const REST: Duration = Duration::from_millis(10);
 /// The index of MachineSets by the templates that they reference.
 const BY_TEMPLATE: &str = "templates";
 
@@ -62,6 +65,7 @@ pub fn start(wiring: &Wiring) -> Started {
     let (of_cluster, of_deployment, adopters) = (store.clone(), store.clone(), store.clone());
     let controller = wiring
         .controller(NAME, reconciler)
+        .rest(REST)
         .owns::<Machine>()
         // A Machine that nobody controls may be one to adopt.
         .watches(move |machine: &Machine| {

@@ -13,6 +13,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use api::bootstrap::TalosConfig;
 use api::cluster::{Cluster, Machine};
@@ -40,6 +41,8 @@ use status::Acted;
 
 /// The controller's name.
 pub const NAME: &str = "taloscontrolplane";
+/// Between two looks at one object: what changes together is looked at once.
+const REST: Duration = Duration::from_millis(10);
 /// Machines by the objects that they name.
 const BY_PART: &str = "parts of control planes";
 
@@ -90,6 +93,7 @@ pub fn start(wiring: &Wiring) -> Started {
     let by_secret = clusters;
     let controller = wiring
         .controller(NAME, reconciler)
+        .rest(REST)
         .owns::<Machine>()
         .watches_when(crate::change::of_cluster, |cluster: &Cluster| control_plane_of(cluster).into_iter().collect())
         .watches(move |secret: &Secret| {

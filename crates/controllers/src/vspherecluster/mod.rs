@@ -28,6 +28,8 @@ use plan::{Observed, Unavailable};
 
 /// The controller's name.
 pub const NAME: &str = "vspherecluster";
+/// Between two looks at one object: what changes together is looked at once.
+const REST: Duration = Duration::from_millis(20);
 /// The index of VSphereClusters by their secret.
 const BY_SECRET: &str = "secret";
 /// The index of VSphereClusters by their endpoint.
@@ -70,6 +72,7 @@ pub fn start(wiring: &Wiring) -> Started {
     let by_cluster = store.clone();
     let controller = wiring
         .controller(NAME, reconciler)
+        .rest(REST)
         .watches(move |secret: &Secret| {
             let key = ObjectKey::of(&secret.metadata).to_string();
             by_secret.indexed(BY_SECRET, &key).iter().map(|object| ObjectKey::of(&object.metadata)).collect()

@@ -5,6 +5,7 @@ pub mod plan;
 pub mod status;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::cluster::{Cluster, Machine};
 use api::infrastructure::{VSphereCluster, VSphereMachine, VSphereVM};
@@ -20,6 +21,8 @@ use plan::Observed;
 
 /// The controller's name.
 pub const NAME: &str = "vspheremachine";
+/// Between two looks at one object: what changes together is looked at once.
+const REST: Duration = Duration::from_millis(10);
 
 struct VSphereMachines {
     act: Act,
@@ -40,6 +43,7 @@ pub fn start(wiring: &Wiring) -> Started {
     };
     let controller = wiring
         .controller(NAME, reconciler)
+        .rest(REST)
         .owns::<VSphereVM>()
         .watches_when(crate::change::of_machine, |machine: &Machine| {
             let reference = &machine.spec.infrastructure_ref;

@@ -16,6 +16,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::cluster::{Cluster, Machine};
 use api::infrastructure::{VSphereCluster, VSphereMachine, VSphereVM};
@@ -39,6 +40,8 @@ use plan::{Bootstrap, Look, Observed, Plan};
 
 /// The controller's name.
 pub const NAME: &str = "vspherevm";
+/// Between two looks at one object: what changes together is looked at once.
+const REST: Duration = Duration::from_millis(5);
 /// The index of VSphereVMs by the ids of their machine and task in vCenter.
 const BY_VCENTER: &str = "vcenter";
 /// The index of VSphereVMs by the secret with their configuration.
@@ -86,6 +89,7 @@ pub fn start(wiring: &Wiring) -> Started {
     let (by_cluster, by_infrastructure, by_bootstrap) = (store.clone(), store.clone(), store.clone());
     let controller = wiring
         .controller(NAME, reconciler)
+        .rest(REST)
         .owns::<IPAddressClaim>()
         .reads(&addresses)
         .watches_when(crate::change::of_cluster, move |cluster: &Cluster| {

@@ -35,6 +35,7 @@ tokio::task_local! {
 
 struct Shared {
     name: Arc<str>,
+    clock: Clock,
     queue: Mutex<Queue>,
     notify: Notify,
     is_running: watch::Sender<bool>,
@@ -47,7 +48,7 @@ impl Shared {
 
     fn add(&self, key: &ObjectKey) {
         let is_own = CURRENT.try_with(|(name, running)| *name == self.name && running == key).unwrap_or(false);
-        self.queue().add(key, is_own);
+        self.queue().add(key, is_own, self.clock.instant());
         self.notify.notify_one();
     }
 }
@@ -165,6 +166,7 @@ impl<R: Reconciler> Controller<R> {
     pub fn over(name: &str, reconciler: R, store: Store<R::Kind>, stores: &Stores, random: &Random, log: &Log) -> Self {
         let shared = Arc::new(Shared {
             name: Arc::from(name),
+            clock: stores.clock().clone(),
             queue: Mutex::default(),
             notify: Notify::new(),
             is_running: watch::Sender::new(false),
@@ -265,6 +267,14 @@ impl<R: Reconciler> Controller<R> {
     pub fn reads<K: Object>(mut self, store: &Store<K>) -> Self {
         let store = store.clone();
         self.needed.push(async move { store.synced().await }.boxed());
+        self
+    }
+
+    /// How long a key rests after a run before changes run it again (not at all unless told). What changes in quick succession is then
+    /// looked at once; the first change is looked at without delay.
+    #[must_use]
+    pub fn rest(self, rest: Duration) -> Self {
+        self.shared.queue().set_rest(rest);
         self
     }
 

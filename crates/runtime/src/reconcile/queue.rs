@@ -59,9 +59,19 @@ pub(super) struct Queue {
     delayed: BTreeMap<(Instant, u64), ObjectKey>,
     sequence: u64,
     running: usize,
+    /// For how long a key rests after a run.
+    rest: Duration,
+    /// Until when keys rest, and the same in the order of time.
+    resting: BTreeMap<ObjectKey, Instant>,
+    rested: VecDeque<(Instant, ObjectKey)>,
 }
 
 impl Queue {
+    /// From now on keys rest so long after each run.
+    pub fn set_rest(&mut self, rest: Duration) {
+        self.rest = rest;
+    }
+
     fn make_ready(&mut self, key: &ObjectKey) {
         let entry = self.entries.entry(key.clone()).or_default();
         if let Some(due) = entry.due.take() {
@@ -73,8 +83,30 @@ impl Queue {
         }
     }
 
+    /// Makes a key ready when it has rested.
+    fn make_ready_rested(&mut self, key: &ObjectKey, now: Instant) {
+        match self.resting.get(key).copied().filter(|until| *until > now) {
+            None => self.make_ready(key),
+            Some(until) => self.delay(key, until),
+        }
+    }
+
+    /// Makes a key ready at a time, or earlier when it was to be so already.
+    fn delay(&mut self, key: &ObjectKey, at: Instant) {
+        let entry = self.entries.entry(key.clone()).or_default();
+        if entry.is_ready || entry.due.is_some_and(|(due, _)| due <= at) {
+            return;
+        }
+        let due = (at, self.sequence);
+        self.sequence += 1;
+        if let Some(later) = entry.due.replace(due) {
+            self.delayed.remove(&later);
+        }
+        self.delayed.insert(due, key.clone());
+    }
+
     /// Something changed that concerns `key`. `is_own` tells that the key's present run did it.
-    pub fn add(&mut self, key: &ObjectKey, is_own: bool) {
+    pub fn add(&mut self, key: &ObjectKey, is_own: bool, now: Instant) {
         let entry = self.entries.entry(key.clone()).or_default();
         if !is_own {
             entry.self_caused = 0;
@@ -83,12 +115,17 @@ impl Queue {
             entry.is_dirty |= !is_own;
             entry.is_self_dirty |= is_own;
         } else {
-            self.make_ready(key);
+            self.make_ready_rested(key, now);
         }
     }
 
     /// The next key to run, if one is ready or due.
     pub fn take(&mut self, now: Instant) -> Option<ObjectKey> {
+        while let Some((until, key)) = self.rested.pop_front_if(|(until, _)| *until <= now) {
+            if self.resting.get(&key) == Some(&until) {
+                self.resting.remove(&key);
+            }
+        }
         while let Some((&(due, sequence), _)) = self.delayed.first_key_value() {
             if due > now {
                 break;
@@ -138,14 +175,17 @@ impl Queue {
                 }
             }
         };
+        let is_idle = entry.is_idle() && entry.self_caused == 0;
+        if !self.rest.is_zero() {
+            let until = now + self.rest;
+            self.resting.insert(key.clone(), until);
+            self.rested.push_back((until, key.clone()));
+        }
         if again {
-            self.make_ready(key);
+            self.make_ready_rested(key, now);
         } else if let Some(due) = after.and_then(|after| now.checked_add(after)) {
-            let due = (due, self.sequence);
-            self.sequence += 1;
-            entry.due = Some(due);
-            self.delayed.insert(due, key.clone());
-        } else if entry.is_idle() && entry.self_caused == 0 {
+            self.delay(key, due);
+        } else if is_idle {
             self.entries.remove(key);
         }
         settled

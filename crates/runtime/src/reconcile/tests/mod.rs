@@ -122,6 +122,31 @@ async fn a_change_runs_the_key_again_and_a_deletion_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_that_rests_sees_what_changed_meanwhile_at_once() {
+    let fake = Fake::default();
+    fake.config_map("a", &json!({}));
+    let world = World::new(fake.clone(), 1);
+    let rest = Duration::from_millis(100);
+    world.start(world.controller(|_, _| done()).rest(rest));
+    world.pass(Duration::from_secs(1)).await;
+    let begun = world.times_of("a").len();
+    // The first change is looked at without delay, the nine after it together.
+    for number in 0..10 {
+        fake.config_map("a", &json!({"n": number.to_string()}));
+        world.pass(Duration::from_millis(5)).await;
+    }
+    world.pass(Duration::from_secs(1)).await;
+    let times = world.times_of("a");
+    assert_eq!(times.len() - begun, 2, "{times:?}");
+    assert!(times[begun + 1].duration_since(times[begun]) >= jiff::SignedDuration::from_millis(100), "{times:?}");
+    // After a rest nothing is remembered of it.
+    fake.config_map("a", &json!({"n": "last"}));
+    let before = world.clock.now();
+    world.pass(SHORT).await;
+    assert_eq!(world.times_of("a").last(), Some(&before));
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_changes_that_matter_wake_those_who_only_read() {
     let world = World::new(Fake::default(), 1);
     let matters = |old: &ConfigMap, new: &ConfigMap| {
