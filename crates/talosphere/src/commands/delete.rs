@@ -22,7 +22,7 @@ use crate::tree::{remaining_kinds, tree};
 pub async fn run(args: &Delete, directory: &StateDirectory, seams: &Seams) -> Result<(), Problem> {
     let timeout = duration("--timeout", &args.timeout)?;
     let what = format!("{} {} in the namespace {}", args.kind, args.name, args.namespace.namespace);
-    if !args.yes && !seams.printer.confirm(&format!("Delete {what} and every machine of it?"))? {
+    if !args.yes && !seams.printer.confirm(&question(&args.kind, &what))? {
         return Err(Problem::new(Code::Unconfirmed, format!("{what} was not deleted")));
     }
     let mut session = Session::changing(directory, "delete", seams).await?;
@@ -34,6 +34,15 @@ pub async fn run(args: &Delete, directory: &StateDirectory, seams: &Seams) -> Re
     };
     session.close(seams).await;
     outcome
+}
+
+/// What is asked before a deletion: what else goes with it is said where machines do.
+fn question(kind: &str, what: &str) -> String {
+    let kind = kind.to_lowercase();
+    let has_machines = ["cluster", "machinedeployment", "md", "machineset", "ms", "taloscontrolplane", "tcp"]
+        .iter()
+        .any(|name| kind == *name || kind.strip_suffix('s') == Some(name) || kind.starts_with(&format!("{name}.")));
+    if has_machines { format!("Delete {what} and every machine of it?") } else { format!("Delete {what}?") }
 }
 
 async fn delete(args: &Delete, timeout: Duration, directory: &StateDirectory, session: &mut Session, seams: &Seams) -> Result<(), Problem> {
@@ -205,4 +214,16 @@ async fn prove(
     Err(Problem::new(Code::LeftBehind, format!("Cluster {} is deleted, but {} left behind", args.name, left.len()))
         .seen_all(left)
         .remedy("run the same command again; what stays is to be removed by hand"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::question;
+
+    #[test]
+    fn machines_are_named_where_they_go_too() {
+        assert_eq!(question("Clusters", "x"), "Delete x and every machine of it?");
+        assert_eq!(question("md", "x"), "Delete x and every machine of it?");
+        assert_eq!(question("secret", "x"), "Delete x?");
+    }
 }
