@@ -18,7 +18,7 @@ use crate::render::values::Values;
 use crate::seams::Seams;
 use crate::signal::interrupted;
 use crate::site::{Login, site};
-use crate::state::StateDirectory;
+use crate::state::{INSTALLATION, STORE, StateDirectory};
 
 /// The demo's own manifests, in the binary so that it needs no file.
 pub const EXAMPLES: &[(&str, &str)] =
@@ -194,10 +194,18 @@ fn claimed(path: &Path) -> Result<StateDirectory, Problem> {
             .because("a demo begins with an empty state of its own, and its machines end with it")
             .remedy("name another directory with --state, or none"));
         }
-        let store = directory.join("store.redb");
-        std::fs::remove_file(&store).map_err(|error| {
-            Problem::new(Code::StateUnusable, format!("{} of the last demo cannot be removed", store.display())).because(error.to_string())
-        })?;
+        // The id goes first: without its store it would tell of a loss.
+        for name in [INSTALLATION, STORE] {
+            let file = directory.join(name);
+            match std::fs::remove_file(&file) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Problem::new(Code::StateUnusable, format!("{} of the last demo cannot be removed", file.display()))
+                        .because(error.to_string())
+                        .remedy("name another directory with --state, or none"));
+                }
+                _ => {}
+            }
+        }
     }
     directory.write(MARK, "made by `talosphere demo`\n")?;
     drop(ownership);
@@ -213,10 +221,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state");
         let first = claimed(&path).unwrap();
-        std::fs::write(first.join("store.redb"), "old").unwrap();
-        assert!(!claimed(&path).unwrap().has_store(), "what the last demo stored is gone");
+        std::fs::write(first.join(STORE), "old").unwrap();
+        std::fs::write(first.join(INSTALLATION), "old").unwrap();
+        let again = claimed(&path).unwrap();
+        assert!(!again.has_store(), "what the last demo stored is gone");
+        again.check().unwrap();
         let other = StateDirectory::open(&folder.path().join("other")).unwrap();
-        std::fs::write(other.join("store.redb"), "precious").unwrap();
+        std::fs::write(other.join(STORE), "precious").unwrap();
         let problem = claimed(other.path()).unwrap_err();
         assert!(problem.code == Code::StateUnusable && other.has_store(), "{problem}");
     }

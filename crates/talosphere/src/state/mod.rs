@@ -112,7 +112,7 @@ impl StateDirectory {
     /// When controllers last ran: as recorded, else when the store was last written.
     pub fn stopped_since(&self) -> Option<Timestamp> {
         let recorded = fs::read_to_string(self.join("stopped")).ok().and_then(|text| text.trim().parse().ok());
-        let written = fs::metadata(self.join("store.redb")).and_then(|meta| meta.modified()).ok();
+        let written = fs::metadata(self.join(STORE)).and_then(|meta| meta.modified()).ok();
         recorded.or_else(|| written.and_then(|time| Timestamp::try_from(time).ok()))
     }
 

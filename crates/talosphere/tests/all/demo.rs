@@ -26,9 +26,11 @@ fn a_cluster_is_there_until_it_is_interrupted() {
 }
 
 #[test]
-fn a_demo_may_end_when_it_is_ready() {
+fn a_demo_may_end_when_it_is_ready_and_be_run_again() {
     let shell = Shell::new();
-    let output = shell.run("talosphere demo --exit-when-ready --speed 0 --set WORKER_MACHINE_COUNT=1");
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && text.contains("Cluster demo is ready"), "{text}");
+    for state in ["", "--state kept", "--state kept"] {
+        let output = shell.run(&format!("talosphere demo --exit-when-ready --speed 0 --set WORKER_MACHINE_COUNT=1 {state}"));
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && text.contains("Cluster demo is ready"), "{state}\n{text}");
+    }
 }
