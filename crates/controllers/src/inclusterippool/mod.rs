@@ -8,6 +8,7 @@ pub mod ledger;
 pub mod plan;
 pub mod status;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -93,13 +94,22 @@ impl Pool {
     }
 }
 
-/// What another pool says about an address that is in both.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What another pool says about an address that is in both. In order: of what several pools say the greatest counts.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Elsewhere {
-    /// Somebody has it.
-    Held { pool: String, holder: String },
     /// It was released shortly before.
     Rests { until: Timestamp },
+    /// Somebody has it.
+    Held { pool: String, holder: String },
+}
+
+/// Adds what a pool says to what others have said.
+fn say(all: &mut BTreeMap<IpAddr, Elsewhere>, address: IpAddr, said: Elsewhere) {
+    match all.entry(address) {
+        Entry::Vacant(entry) => drop(entry.insert(said)),
+        Entry::Occupied(mut entry) if *entry.get() < said => drop(entry.insert(said)),
+        Entry::Occupied(_) => {}
+    }
 }
 
 /// The blocks that a pool is found under. A pool that cannot be read gives nothing out.
@@ -173,7 +183,6 @@ impl Pools {
     /// The other pools that have addresses of this one.
     pub fn overlapping(&self, pool: &Pool) -> Vec<Pool> {
         let Ok(own) = Addresses::parse(&pool.spec.addresses) else { return Vec::new() };
-        let blocks = own.blocks(MOST_BLOCKS);
         let mut found: BTreeMap<String, Pool> = BTreeMap::new();
         let mut add = |other: Pool| {
             let is_same = other.kind == pool.kind && other.meta.uid == pool.meta.uid;
@@ -182,18 +191,15 @@ impl Pools {
                 found.insert(other.title(), other);
             }
         };
-        match blocks {
-            Some(mut blocks_of_it) => {
-                let names = blocks_of_it.drain(..).map(|block| block.to_string()).chain([MANY_BLOCKS.to_owned()]);
-                for name in names {
-                    self.local.indexed(BY_BLOCK, &name).iter().for_each(|other| add(Pool::of(&**other)));
-                    self.global.indexed(BY_BLOCK, &name).iter().for_each(|other| add(Pool::of(&**other)));
-                }
-            }
-            None => {
-                self.local.all().iter().for_each(|other| add(Pool::of(&**other)));
-                self.global.all().iter().for_each(|other| add(Pool::of(&**other)));
-            }
+        let names = blocks(&pool.spec);
+        if names == [MANY_BLOCKS] {
+            self.local.all().iter().for_each(|other| add(Pool::of(&**other)));
+            self.global.all().iter().for_each(|other| add(Pool::of(&**other)));
+            return found.into_values().collect();
+        }
+        for name in names.iter().map(String::as_str).chain([MANY_BLOCKS]) {
+            self.local.indexed(BY_BLOCK, name).iter().for_each(|other| add(Pool::of(&**other)));
+            self.global.indexed(BY_BLOCK, name).iter().for_each(|other| add(Pool::of(&**other)));
         }
         found.into_values().collect()
     }
@@ -206,16 +212,15 @@ impl Pools {
             let (ledger, title) = (Ledger::of(&other.meta), other.title());
             let rest = allocate::grace(&other.spec);
             for (address, released) in ledger.released.iter().filter(|(address, _)| own.contains(**address)) {
-                let until = ledger::rests_until(*released, rest);
-                all.entry(*address).or_insert(Elsewhere::Rests { until });
+                say(&mut all, *address, Elsewhere::Rests { until: ledger::rests_until(*released, rest) });
             }
             for (address, holder) in ledger.held.iter().filter(|(address, _)| own.contains(**address)) {
-                all.insert(*address, Elsewhere::Held { pool: title.clone(), holder: holder.to_string() });
+                say(&mut all, *address, Elsewhere::Held { pool: title.clone(), holder: holder.to_string() });
             }
             for (address, object) in self.given_out(&other.kind, &ObjectKey::of(&other.meta)) {
                 let holder = format!("{}/{}", object.metadata.namespace.as_deref().unwrap_or_default(), object.spec.claim_ref.name);
                 if own.contains(address) {
-                    all.insert(address, Elsewhere::Held { pool: title.clone(), holder });
+                    say(&mut all, address, Elsewhere::Held { pool: title.clone(), holder });
                 }
             }
         }
@@ -326,5 +331,24 @@ impl<K: PoolKind> Reconciler for PoolController<K> {
         let new = status::status(pool.spec(), &taken, &self.pools.endpoints());
         crate::status::patch(&self.store, &*pool, pool.status(), &new).await.map(drop).or_else(crate::status::unless_gone)?;
         Ok(Action::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_several_pools_say_the_strongest_counts() {
+        let address: IpAddr = "10.0.0.1".parse().unwrap();
+        let rests = |second: i64| Elsewhere::Rests { until: Timestamp::from_second(second).unwrap() };
+        let held = || Elsewhere::Held { pool: "a".into(), holder: "b".into() };
+        for (said, expected) in
+            [(vec![rests(5), rests(9), rests(7)], rests(9)), (vec![held(), rests(9)], held()), (vec![rests(9), held()], held())]
+        {
+            let mut all = BTreeMap::new();
+            said.into_iter().for_each(|said| say(&mut all, address, said));
+            assert_eq!(all[&address], expected);
+        }
     }
 }
