@@ -4,7 +4,6 @@
 //! v1beta1, `status.initialization` of v1beta2), so that a provider of either can be used. One watch per referenced kind, opened when the
 //! first reference is seen. Source: facts on the contract, docs of Cluster API "provider contracts".
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -129,32 +128,7 @@ pub struct External {
     pub status: ExternalStatus,
 }
 
-impl kube::Resource for External {
-    type DynamicType = ApiResource;
-    type Scope = kube::core::DynamicResourceScope;
-
-    fn kind(resource: &ApiResource) -> Cow<'_, str> {
-        resource.kind.as_str().into()
-    }
-    fn group(resource: &ApiResource) -> Cow<'_, str> {
-        resource.group.as_str().into()
-    }
-    fn version(resource: &ApiResource) -> Cow<'_, str> {
-        resource.version.as_str().into()
-    }
-    fn api_version(resource: &ApiResource) -> Cow<'_, str> {
-        resource.api_version.as_str().into()
-    }
-    fn plural(resource: &ApiResource) -> Cow<'_, str> {
-        resource.plural.as_str().into()
-    }
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
+runtime::dynamic_resource!(External);
 
 impl External {
     /// Infrastructure: the provider has made it.

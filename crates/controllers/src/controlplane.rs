@@ -24,6 +24,14 @@ use crate::contract::{ContractError, Externals};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnusableBundle(pub String);
 
+/// The hook that holds a control plane's VM until its member has left etcd.
+pub const ETCD_HOOK: &str = "pre-terminate.delete.hook.machine.cluster.x-k8s.io/etcd-member";
+
+/// Whether a Machine has still to leave etcd: the hook is on it.
+pub fn has_etcd_hook(machine: &Machine) -> bool {
+    machine.metadata.annotations.as_ref().is_some_and(|known| known.contains_key(ETCD_HOOK))
+}
+
 /// What Secrets were read as, so that each is read once for each of its versions: by uid, with the version that was read. Clones share it.
 pub struct Readings<T>(Arc<Mutex<BTreeMap<String, (String, T)>>>);
 

@@ -6,6 +6,9 @@
 use runtime::random::Random;
 use sha2::{Digest as _, Sha256};
 
+/// Annotation of what makes Machines: those that are to be created, separated by semicolons. What each of them is written as is its maker's.
+pub const PLANNED_MACHINES: &str = "talosphere.dev/planned-machines";
+
 /// The longest base: with what follows it, a name has 63 characters at most.
 const LONGEST_BASE: usize = 57;
 const SUFFIX: usize = 5;

@@ -329,7 +329,7 @@ impl Api {
 }
 
 /// Who must let go of an object before it can go.
-fn finalizers(object: &Value) -> impl Iterator<Item = &str> {
+pub fn finalizers(object: &Value) -> impl Iterator<Item = &str> {
     object.pointer("/metadata/finalizers").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
 }
 

@@ -3,7 +3,6 @@
 //! The objects come by watches, so that nothing is asked while nothing changes. When the process that owns the API goes away, the
 //! session finds or becomes the next owner and following goes on.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -52,29 +51,7 @@ impl Serialize for Shown {
     }
 }
 
-impl kube::Resource for Shown {
-    type DynamicType = ApiResource;
-    type Scope = kube::core::DynamicResourceScope;
-
-    fn kind(resource: &ApiResource) -> Cow<'_, str> {
-        resource.kind.as_str().into()
-    }
-    fn group(resource: &ApiResource) -> Cow<'_, str> {
-        resource.group.as_str().into()
-    }
-    fn version(resource: &ApiResource) -> Cow<'_, str> {
-        resource.version.as_str().into()
-    }
-    fn plural(resource: &ApiResource) -> Cow<'_, str> {
-        resource.plural.as_str().into()
-    }
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
+runtime::dynamic_resource!(Shown);
 
 /// Watches over kinds of objects.
 #[derive(Debug)]

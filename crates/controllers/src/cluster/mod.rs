@@ -120,7 +120,7 @@ impl Reconciler for Clusters {
                 break;
             }
         }
-        let doubted = status::doubted_at(&observed).and_then(|at| std::time::Duration::try_from(at.duration_since(observed.now)).ok());
+        let again = Action::at(status::doubted_at(&observed), observed.now);
         // The status is told even when a step failed, and from what the steps left behind.
         if let Some(cluster) = self.store.get(key) {
             let observed = Observed { cluster, ..observed };
@@ -137,6 +137,6 @@ impl Reconciler for Clusters {
         } else {
             result?;
         }
-        Ok(doubted.filter(|left| !left.is_zero()).map_or(Action::Done, Action::RequeueAfter))
+        Ok(again)
     }
 }

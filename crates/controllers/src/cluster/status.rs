@@ -235,7 +235,7 @@ const CONNECTION_GRACE: SignedDuration = SignedDuration::from_secs(50);
 
 /// When a cluster that was reached before counts as out of reach; none while it answers.
 pub fn doubted_at(observed: &Observed) -> Option<Timestamp> {
-    observed.away_since.filter(|_| !observed.connection.is_connected()).and_then(|since| since.checked_add(CONNECTION_GRACE).ok())
+    crate::workload::doubted_at(&observed.connection, observed.away_since, CONNECTION_GRACE)
 }
 
 fn probe(observed: &Observed, known: &[Condition]) -> conditions::New<'static> {

@@ -18,9 +18,8 @@ use jiff::Timestamp;
 use runtime::reconcile::{Action, Error, ObjectKey, Reconciler, Store};
 
 use crate::contract::{ExternalKey, Referenced};
-use crate::controlplane::is_control_plane;
+use crate::controlplane::{has_etcd_hook, is_control_plane};
 use crate::edit::{controller_reference, is_deleting};
-use crate::taloscontrolplane::plan::ETCD_HOOK;
 use crate::{Started, Wiring};
 use act::Act;
 use plan::Observed;
@@ -42,8 +41,7 @@ struct Machines {
 
 /// What controls a Machine that etcd's hook holds while it is being deleted.
 fn holder(machine: &Machine) -> Option<ContractReference> {
-    let is_held = machine.metadata.annotations.as_ref().is_some_and(|known| known.contains_key(ETCD_HOOK));
-    let owner = controller_reference(&machine.metadata).filter(|_| is_held && is_deleting(&machine.metadata))?;
+    let owner = controller_reference(&machine.metadata).filter(|_| has_etcd_hook(machine) && is_deleting(&machine.metadata))?;
     let api_group = owner.api_version.split_once('/').map_or("", |(group, _)| group).to_owned();
     Some(ContractReference { api_group, kind: owner.kind.clone(), name: owner.name.clone() })
 }
@@ -153,9 +151,7 @@ impl Machines {
 
 /// Run again at the earliest of these times that lie ahead.
 fn again(times: impl IntoIterator<Item = Option<Timestamp>>, now: Timestamp) -> Action {
-    let ahead = times.into_iter().flatten().filter(|at| *at > now).min();
-    let left = ahead.and_then(|at| Duration::try_from(at.duration_since(now)).ok());
-    left.map_or(Action::Done, Action::RequeueAfter)
+    Action::at(times.into_iter().flatten().filter(|at| *at > now).min(), now)
 }
 
 #[async_trait]

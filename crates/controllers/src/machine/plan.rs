@@ -22,8 +22,8 @@ use serde_json::Value;
 
 use super::node;
 use crate::contract::{External, Referenced};
+use crate::controlplane::ETCD_HOOK;
 use crate::edit::{controller_reference, has_finalizer, is_deleting, is_paused};
-use crate::taloscontrolplane::plan::ETCD_HOOK;
 use crate::workload::Connection;
 
 /// How long the deletion of a Node may take when the Machine does not say.

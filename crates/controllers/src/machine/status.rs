@@ -213,17 +213,16 @@ const NODE_GRACE: SignedDuration = SignedDuration::from_mins(5);
 
 /// When what was last known of the Node stops to stand; none while its cluster answers.
 pub fn doubted_at(observed: &Observed) -> Option<Timestamp> {
-    observed.away_since.filter(|_| !observed.connection.is_connected()).and_then(|since| since.checked_add(NODE_GRACE).ok())
+    crate::workload::doubted_at(&observed.connection, observed.away_since, NODE_GRACE)
 }
 
 /// What was last known of the Node, while that stands: a cluster that is away for a moment, or not reached yet after a start, is no news.
-fn last_known(observed: &Observed, known: &[Condition], type_: &str) -> Option<conditions::New<'static>> {
+fn last_known(observed: &Observed, known: &[Condition], type_: &str) -> Option<NodeHealth> {
     doubted_at(observed).filter(|until| observed.now < *until)?;
     let seen = get(known, type_)?;
     let reasons = ["NodeHealthy", "NodeNotHealthy", "NodeHealthUnknown", "NodeReady", "NodeNotReady", "NodeReadyUnknown"];
     let reason = reasons.into_iter().find(|reason| seen.reason == *reason)?;
-    let type_ = if type_ == "NodeReady" { "NodeReady" } else { "NodeHealthy" };
-    Some(New { type_, status: seen.status, reason, message: seen.message.clone() })
+    Some(NodeHealth { status: seen.status, reason, message: seen.message.clone() })
 }
 
 /// The Node's conditions that count: Ready must be True, pressure of any kind must be False.
@@ -333,21 +332,12 @@ fn current(observed: &Observed, plan: &Plan, status: &mut MachineStatus) {
     for condition in [bootstrap, infrastructure] {
         conditions::set(&mut status.conditions, condition, generation, now);
     }
-    let healthy = node_health(observed, plan, &status.conditions);
-    let ready = node_ready(observed, plan, &status.conditions);
+    let known = |type_| last_known(observed, &status.conditions, type_);
+    let healthy = known("NodeHealthy").unwrap_or_else(|| node_health(observed, plan, &status.conditions));
+    let ready = known("NodeReady").unwrap_or_else(|| node_ready(observed, plan, &status.conditions));
     let all = [
-        last_known(observed, &status.conditions, "NodeHealthy").unwrap_or(New {
-            type_: "NodeHealthy",
-            status: healthy.status,
-            reason: healthy.reason,
-            message: healthy.message,
-        }),
-        last_known(observed, &status.conditions, "NodeReady").unwrap_or(New {
-            type_: "NodeReady",
-            status: ready.status,
-            reason: ready.reason,
-            message: ready.message,
-        }),
+        New { type_: "NodeHealthy", status: healthy.status, reason: healthy.reason, message: healthy.message },
+        New { type_: "NodeReady", status: ready.status, reason: ready.reason, message: ready.message },
         deleting(observed, plan.deletion.as_ref(), status),
     ];
     for condition in all {

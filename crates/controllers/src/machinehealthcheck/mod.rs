@@ -145,7 +145,6 @@ impl Reconciler for Checks {
         } else {
             result?;
         }
-        let left = plan.again_at.and_then(|at| Duration::try_from(at.duration_since(observed.now)).ok());
-        Ok(left.filter(|left| !left.is_zero()).map_or(Action::Done, Action::RequeueAfter))
+        Ok(Action::at(plan.again_at, observed.now))
     }
 }

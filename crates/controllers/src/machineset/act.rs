@@ -13,12 +13,12 @@ use runtime::random::Random;
 use runtime::reconcile::{Error, EventType, ObjectKey, Recorder, Store};
 use serde_json::{Value, json};
 
-use super::plan::{Observed, PLANNED_MACHINES, Step, machine_labels, planned};
+use super::plan::{Observed, Step, machine_labels, planned};
 use crate::Wiring;
 use crate::clone::{self, kind_of};
 use crate::contract::Referenced;
 use crate::edit::{Edit, controller_of, owner_of};
-use crate::naming;
+use crate::naming::{self, PLANNED_MACHINES};
 
 /// The writers that steps go through.
 #[derive(Clone, Debug)]

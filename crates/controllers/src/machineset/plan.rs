@@ -20,9 +20,7 @@ use serde_json::{Map, Value, json};
 use crate::contract::Referenced;
 use crate::edit::{controller_reference, has_finalizer, is_deleting, is_paused};
 use crate::machinedeployment::template;
-
-/// Annotation of a set: the names of Machines that are to be created, separated by semicolons.
-pub const PLANNED_MACHINES: &str = "talosphere.dev/planned-machines";
+use crate::naming::PLANNED_MACHINES;
 
 /// What is known when a MachineSet is planned.
 #[derive(Clone, Debug)]
@@ -193,7 +191,7 @@ fn blocked(template: &Referenced, reason: &'static str) -> Option<Blocked> {
     }
 }
 
-/// The names of Machines that are to be created.
+/// The names of Machines that are to be created, as the set's annotation has them.
 pub fn planned(set: &MachineSet) -> Vec<String> {
     let text = set.metadata.annotations.as_ref().and_then(|known| known.get(PLANNED_MACHINES)).map_or("", String::as_str);
     text.split(';').filter(|name| !name.is_empty()).map(str::to_owned).collect()

@@ -10,9 +10,10 @@ use proptest::prelude::*;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::plan::{Blocked, Observed, PLANNED_MACHINES, Plan, Step, first_to_go, plan};
+use super::plan::{Blocked, Observed, Plan, Step, first_to_go, plan};
 use super::status::status;
 use crate::contract::{External, Referenced};
+use crate::naming::PLANNED_MACHINES;
 
 fn read<T: DeserializeOwned>(value: Value) -> Arc<T> {
     Arc::new(serde_json::from_value(value).unwrap())

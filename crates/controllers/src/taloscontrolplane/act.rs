@@ -18,10 +18,11 @@ use talos::kubeconfig::{KubeconfigInput, generate};
 use talos::secrets::Bundle;
 
 use super::intent::{self, Choice, PlannedMachine};
-use super::plan::{ETCD_HOOK, Observed, Step};
+use super::plan::{Observed, Step};
 use super::template_reference;
 use crate::Wiring;
 use crate::clone::{self, Request};
+use crate::controlplane::ETCD_HOOK;
 use crate::edit::{Edit, controller_of, controller_reference, owner_of};
 use crate::naming;
 

@@ -8,8 +8,9 @@ use std::fmt;
 use api::controlplane::TalosControlPlane;
 use jiff::Timestamp;
 
-/// Annotation: machines to be created, `machine,infrastructure,configuration` each, separated by semicolons.
-pub const PLANNED_MACHINES: &str = "talosphere.dev/planned-machines";
+/// Each of them `machine,infrastructure,configuration`.
+pub use crate::naming::PLANNED_MACHINES;
+
 /// Annotation: where etcd is bootstrapped.
 pub const BOOTSTRAP_NODE: &str = "talosphere.dev/bootstrap-node";
 /// Annotation of a Machine: the number of its etcd member, in hexadecimal. It tells the member that was this machine's from a stranger's

@@ -27,12 +27,9 @@ use talos::client::MemberId;
 use super::etcd::{self, Answer, Disagreement, Etcd, Membership, NodeView};
 use super::intent::{self, Choice, PlannedMachine};
 use crate::contract::Referenced;
-use crate::controlplane::endpoint_host;
+use crate::controlplane::{ETCD_HOOK, endpoint_host, has_etcd_hook};
 use crate::edit::{has_finalizer, is_deleting, is_paused};
 use crate::workload::Connection;
-
-/// The hook that holds a control plane's VM until its member has left etcd.
-pub const ETCD_HOOK: &str = "pre-terminate.delete.hook.machine.cluster.x-k8s.io/etcd-member";
 
 /// A Machine's parts.
 #[derive(Clone, Debug)]
@@ -290,7 +287,7 @@ fn release_all(observed: &Observed, plan: &mut Plan) {
 }
 
 fn has_hook(node: &NodeView) -> bool {
-    node.machine.metadata.annotations.as_ref().is_some_and(|known| known.contains_key(ETCD_HOOK))
+    has_etcd_hook(&node.machine)
 }
 
 fn deletion(observed: &Observed) -> Plan {

@@ -16,9 +16,10 @@ use talos::client::{EtcdMember, MemberId};
 use super::etcd::tests::{away, lists, member, node};
 use super::etcd::{Answer, Etcd, NodeView, quorum};
 use super::intent::{self, BOOTSTRAP_NODE, Choice, PLANNED_MACHINES, PlannedMachine};
-use super::plan::{Bootstrap, ETCD_HOOK, Kubeconfig, Observed, Parts, Plan, Resizing, Step, plan};
+use super::plan::{Bootstrap, Kubeconfig, Observed, Parts, Plan, Resizing, Step, plan};
 use super::status::{Acted, status};
 use crate::contract::{External, Referenced};
+use crate::controlplane::ETCD_HOOK;
 use crate::workload::Connection;
 
 fn now() -> Timestamp {

@@ -111,11 +111,12 @@ pub fn plan(observed: &Observed) -> Plan {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-    fn observed() -> Observed {
+    /// An ordinary VSphereCluster that nobody has looked at.
+    pub fn observed() -> Observed {
         Observed {
             object: Arc::default(),
             cluster: None,

@@ -87,21 +87,13 @@ mod tests {
     fn an_endpoint_in_use_keeps_a_cluster_from_beginning() {
         let mut object = VSphereCluster::default();
         object.spec.control_plane_endpoint.host = Some("10.0.0.9".to_owned());
+        let about =
+            vsphere::About { version: "8.0.3".to_owned(), build: String::new(), instance_uuid: String::new(), full_name: String::new() };
         let mut observed = Observed {
             object: Arc::new(object),
-            cluster: None,
-            is_paused: false,
-            secret: None,
-            is_secret_shared: false,
-            machines: Vec::new(),
             endpoint_holder: Some("n/other".to_owned()),
-            vcenter: Some(Ok(vsphere::About {
-                version: "8.0.3".to_owned(),
-                build: String::new(),
-                instance_uuid: String::new(),
-                full_name: String::new(),
-            })),
-            now: Timestamp::UNIX_EPOCH,
+            vcenter: Some(Ok(about)),
+            ..super::super::plan::tests::observed()
         };
         let told = status(&observed, &Plan::default());
         assert_eq!(told.initialization.provisioned, None);
@@ -119,17 +111,8 @@ mod tests {
         let begun = Timestamp::UNIX_EPOCH;
         let mut object = VSphereCluster::default();
         object.metadata.deletion_timestamp = Some(Time(begun));
-        let observed = Observed {
-            object: Arc::new(object),
-            cluster: None,
-            is_paused: false,
-            secret: None,
-            is_secret_shared: false,
-            machines: Vec::new(),
-            endpoint_holder: None,
-            vcenter: None,
-            now: begun + SignedDuration::from_mins(5),
-        };
+        let now = begun + SignedDuration::from_mins(5);
+        let observed = Observed { object: Arc::new(object), now, ..super::super::plan::tests::observed() };
         let status = status(&observed, &Plan { waiting_for: vec!["a".to_owned(), "b".to_owned()], ..Plan::default() });
         let told = conditions::get(&status.conditions, "Deleting").unwrap();
         assert_eq!(told.message, "waiting for VSphereMachines to go (a, b) since 00:00:00");

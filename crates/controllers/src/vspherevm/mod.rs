@@ -28,8 +28,8 @@ use kube::Resource;
 use runtime::reconcile::{Action, Error, ObjectKey, Reconciler, Store};
 use vsphere::{Change, Credentials, Owner, VSphereError};
 
+use crate::controlplane::has_etcd_hook;
 use crate::edit::{cluster_name, is_deleting, is_paused};
-use crate::taloscontrolplane::plan::ETCD_HOOK;
 use crate::vspherecluster::identity::Identities;
 use crate::vspheremachine::infrastructure_of;
 use crate::{Started, Wiring};
@@ -109,7 +109,7 @@ pub fn start(wiring: &Wiring) -> Started {
         })
         // A member of etcd that has left it may go.
         .watches_when(
-            |old: &Machine, new: &Machine| is_member(old) != is_member(new),
+            |old: &Machine, new: &Machine| has_etcd_hook(old) != has_etcd_hook(new),
             |machine: &Machine| vec![ObjectKey::of(&machine.metadata)],
         )
         .limit(100);
@@ -125,11 +125,6 @@ pub fn start(wiring: &Wiring) -> Started {
         Change::Link => waker.wake_all(),
     }));
     wiring.started(controller)
-}
-
-/// Whether a Machine has still to leave etcd: the hook is on it.
-fn is_member(machine: &Machine) -> bool {
-    machine.metadata.annotations.as_ref().is_some_and(|known| known.contains_key(ETCD_HOOK))
 }
 
 fn bootstrap_secret(vm: &VSphereVM) -> Option<ObjectKey> {
@@ -172,7 +167,7 @@ impl VSphereVMs {
             member: self
                 .owners
                 .get_in(&namespace, vm.metadata.name.as_deref().unwrap_or_default())
-                .filter(|owner| is_member(owner))
+                .filter(|owner| has_etcd_hook(owner))
                 .and_then(|owner| owner.metadata.name.clone()),
             vip: endpoint.and_then(|host| host.parse().ok()),
             look: Look::default(),

@@ -11,7 +11,7 @@ pub mod kubeconfig;
 use std::fmt;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 use runtime::reconcile::ObjectKey;
 use serde_json::Value;
@@ -44,6 +44,11 @@ impl fmt::Display for Connection {
             Self::Disconnected { since, because } => write!(f, "disconnected since {}: {because}", since.strftime("%T")),
         }
     }
+}
+
+/// Until when what was last known of a cluster stands: so long after it stopped to answer; none while it answers.
+pub fn doubted_at(connection: &Connection, away_since: Option<Timestamp>, grace: SignedDuration) -> Option<Timestamp> {
+    away_since.filter(|_| !connection.is_connected()).and_then(|since| since.checked_add(grace).ok())
 }
 
 /// What came of manifests that were handed in.

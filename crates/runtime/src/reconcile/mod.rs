@@ -34,6 +34,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 pub use backoff::Backoff;
 pub use controller::{Controller, Failing, Health, HealthReport, Waker};
@@ -45,6 +46,39 @@ pub use stores::Stores;
 pub use wait::Wait;
 pub use write::{ApiError, explain};
 
+/// Makes a type with a field `metadata` one of a kind that is known at run time only.
+#[macro_export]
+macro_rules! dynamic_resource {
+    ($type:ty) => {
+        impl ::kube::Resource for $type {
+            type DynamicType = ::kube::core::ApiResource;
+            type Scope = ::kube::core::DynamicResourceScope;
+
+            fn kind(resource: &::kube::core::ApiResource) -> ::std::borrow::Cow<'_, str> {
+                resource.kind.as_str().into()
+            }
+            fn group(resource: &::kube::core::ApiResource) -> ::std::borrow::Cow<'_, str> {
+                resource.group.as_str().into()
+            }
+            fn version(resource: &::kube::core::ApiResource) -> ::std::borrow::Cow<'_, str> {
+                resource.version.as_str().into()
+            }
+            fn api_version(resource: &::kube::core::ApiResource) -> ::std::borrow::Cow<'_, str> {
+                resource.api_version.as_str().into()
+            }
+            fn plural(resource: &::kube::core::ApiResource) -> ::std::borrow::Cow<'_, str> {
+                resource.plural.as_str().into()
+            }
+            fn meta(&self) -> &::kube::core::ObjectMeta {
+                &self.metadata
+            }
+            fn meta_mut(&mut self) -> &mut ::kube::core::ObjectMeta {
+                &mut self.metadata
+            }
+        }
+    };
+}
+
 /// What a reconcile that went well asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -55,6 +89,12 @@ pub enum Action {
 }
 
 impl Action {
+    /// Run again at this time; when it is over, or there is none, only something that changes counts.
+    pub fn at(at: Option<Timestamp>, now: Timestamp) -> Self {
+        let left = at.and_then(|at| Duration::try_from(at.duration_since(now)).ok());
+        left.filter(|left| !left.is_zero()).map_or(Self::Done, Self::RequeueAfter)
+    }
+
     /// The one of both that comes earlier.
     #[must_use]
     pub fn earlier(self, other: Self) -> Self {

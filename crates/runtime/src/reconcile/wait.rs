@@ -6,8 +6,6 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::Action;
-
 /// Something that is waited for. Shows as `waiting for X since 12:03:10 (limit 12:23:10)`, times in UTC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wait {
@@ -36,12 +34,6 @@ impl Wait {
     /// Whether the limit has passed.
     pub fn is_overdue(&self, now: Timestamp) -> bool {
         self.until.is_some_and(|until| now >= until)
-    }
-
-    /// Run again when the limit passes; a wait without limit, or past it, ends by a change only.
-    pub fn action(&self, now: Timestamp) -> Action {
-        let left = self.until.and_then(|until| Duration::try_from(until.duration_since(now)).ok());
-        left.filter(|left| !left.is_zero()).map_or(Action::Done, Action::RequeueAfter)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{duration, preflight};
-use crate::apply::unreachable;
+use crate::apply::{finalizers, unreachable};
 use crate::cli::Delete;
 use crate::follow::{Step, until};
 use crate::host::session::Session;
@@ -89,8 +89,7 @@ async fn delete(args: &Delete, timeout: Duration, directory: &StateDirectory, se
         let live =
             objects.get(&kind, &args.name).filter(|live| live.pointer("/metadata/uid").and_then(Value::as_str) == Some(uid.as_str()));
         let Some(live) = live else { return Step::Done { tree: None, value: () } };
-        let finalizers = live.pointer("/metadata/finalizers").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-        let holds: Vec<&str> = finalizers.collect();
+        let holds: Vec<&str> = finalizers(live).collect();
         Step::Wait { tree: None, waiting: vec![format!("{shown} is held by its finalizers: {}", holds.join(", "))] }
     })
     .await?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use apimachinery::names::NameRule;
 use controllers::vspherecluster::identity::IDENTITY_NAMESPACE;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -98,20 +99,15 @@ async fn objections(templates: &[&Manifest], vcenter: &std::sync::Arc<dyn vspher
     objections
 }
 
-/// What is wrong with an endpoint's host; none for an address or a DNS name.
+/// What is wrong with an endpoint's host, in small letters; none for an address or a DNS name.
 fn malformed(host: &str) -> Option<String> {
     if host.parse::<std::net::IpAddr>().is_ok() {
         return None;
     }
-    let labels: Vec<&str> = host.split('.').collect();
-    let is_label = |label: &&str| {
-        let is_inner = label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
-        !label.is_empty() && label.len() <= 63 && is_inner && !label.starts_with('-') && !label.ends_with('-')
-    };
-    if let Some(bad) = labels.iter().find(|label| !is_label(label)) {
+    if let Some(bad) = host.split('.').find(|label| !NameRule::Label.check(label, false).is_empty()) {
         return Some(format!("{bad:?} is no part of a DNS name"));
     }
-    let is_number = labels.last().is_some_and(|last| last.chars().all(|c| c.is_ascii_digit()));
+    let is_number = host.rsplit('.').next().is_some_and(|last| last.chars().all(|c| c.is_ascii_digit()));
     is_number.then(|| "it has the form of an IPv4 address and is none".to_owned())
 }
 

@@ -66,8 +66,7 @@ async fn a_cluster_answers_in_every_form_and_a_change_that_is_not_carried_out_is
 async fn a_cluster_that_is_being_deleted_is_not_brought_up() {
     let world = World::start(&["CONTROL_PLANE_MACHINE_COUNT=1", "WORKER_MACHINE_COUNT=0"]).await;
     tokio::task::block_in_place(|| {
-        let serve = world.shell.start(&["serve", "--kubeconfig", "mgmt.yaml"]);
-        serve.until("the API", |serve| serve.stderr().contains("the API answers"));
+        let _serve = world.shell.serve();
         world.shell.ok(UP);
         if super::process::kubectl().is_none() {
             return;
@@ -98,8 +97,7 @@ fn a_demo_keeps_away_from_the_users_state() {
     assert!(told.lines().count() < 60, "{told}");
     assert!(!shell.folder.path().join("state/store.redb").exists(), "the user's own state directory is untouched");
     // A directory with other clusters is refused.
-    let server = shell.start(&["serve"]);
-    server.until("the API", |server| server.stderr().contains("the API answers"));
+    let server = shell.serve();
     server.end();
     let error = shell.fails("talosphere demo --exit-when-ready --speed 0 --state state", 1);
     assert!(error.contains("TS202") && error.contains("other clusters"), "{error}");

@@ -8,8 +8,7 @@ const UP: &[&str] = &["up", "-f", "ipam.yaml", "-f", "standard.yaml", "--env", "
 async fn ownership_passes_to_a_command_that_still_waits() {
     let world = World::start(&["CONTROL_PLANE_MACHINE_COUNT=3", "WORKER_MACHINE_COUNT=3"]).await;
     tokio::task::block_in_place(|| {
-        let serve = world.shell.start(&["serve"]);
-        serve.until("serve to answer", |serve| serve.stderr().contains("the API answers at"));
+        let serve = world.shell.serve();
         let up = world.shell.start(UP);
         up.until("up to begin", |up| up.stderr().contains("namespace/team created"));
         let before_end = std::time::Instant::now();
@@ -28,8 +27,7 @@ async fn ownership_passes_to_a_command_that_still_waits() {
 async fn ownership_passes_on_when_the_owner_is_killed() {
     let world = World::start(&["CONTROL_PLANE_MACHINE_COUNT=1", "WORKER_MACHINE_COUNT=1"]).await;
     tokio::task::block_in_place(|| {
-        let serve = world.shell.start(&["serve"]);
-        serve.until("serve to answer", |serve| serve.stderr().contains("the API answers at"));
+        let serve = world.shell.serve();
         let up = world.shell.start(UP);
         up.until("up to follow its cluster", |up| up.stderr().contains("Cluster/demo"));
         super::process::kill(&serve.child);

@@ -137,8 +137,7 @@ async fn what_cannot_be_done_yet_is_said_while_it_is_waited_for() {
 #[test]
 fn a_state_directory_has_one_owner_and_must_be_usable() {
     let shell = super::process::Shell::new();
-    let server = shell.start(&["serve"]);
-    server.until("the API", |server| server.stderr().contains("the API answers"));
+    let server = shell.serve();
     let error = shell.fails("talosphere serve", 1);
     assert!(error.contains("TS201") && error.contains("another process"), "{error}");
     server.end();
@@ -155,8 +154,7 @@ async fn an_endpoint_that_another_cluster_holds_keeps_a_cluster_from_beginning()
     }
     let mut world = World::start(&["CONTROL_PLANE_MACHINE_COUNT=1", "WORKER_MACHINE_COUNT=0"]).await;
     let serve = tokio::task::block_in_place(|| {
-        let serve = world.shell.start(&["serve", "--kubeconfig", "mgmt.yaml"]);
-        serve.until("the API", |serve| serve.stderr().contains("the API answers"));
+        let serve = world.shell.serve();
         world.shell.environment.insert("KUBECONFIG".to_owned(), world.shell.folder.path().join("mgmt.yaml").display().to_string());
         world.shell.ok(UP);
         world.shell.environment.insert("CLUSTER_NAME".to_owned(), "other".to_owned());

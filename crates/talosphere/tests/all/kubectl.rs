@@ -12,8 +12,7 @@ use super::transcript::Transcript;
 
 /// Starts `serve` and waits until it answers.
 fn serve(world: &mut World) -> super::process::Background {
-    let process = world.shell.start(&["serve", "--kubeconfig", "mgmt.yaml"]);
-    process.until("the API", |process| process.stderr().contains("the API answers"));
+    let process = world.shell.serve();
     let config = world.shell.folder.path().join("mgmt.yaml").display().to_string();
     world.shell.environment.insert("KUBECONFIG".to_owned(), config);
     process

@@ -45,8 +45,7 @@ async fn a_lost_or_damaged_store_begins_nothing_anew() {
 async fn a_process_whose_state_is_taken_away_ends() {
     let world = World::start(ONE).await;
     tokio::task::block_in_place(|| {
-        let serve = world.shell.start(&["serve", "--kubeconfig", "mgmt.yaml"]);
-        serve.until("serve to answer", |serve| serve.stderr().contains("the API answers at"));
+        let serve = world.shell.serve();
         let state = world.shell.folder.path().join("state");
         std::fs::rename(state.join("store.redb"), state.join("elsewhere")).unwrap();
         let error = world.shell.run(UP);
@@ -71,8 +70,7 @@ async fn a_deletion_that_could_not_be_proven_is_proven_by_the_same_command() {
         }
     });
     tokio::task::block_in_place(|| {
-        let serve = world.shell.start(&["serve"]);
-        serve.until("serve to answer", |serve| serve.stderr().contains("the API answers at"));
+        let _serve = world.shell.serve();
         world.shell.ok(UP);
         let credentials = world.shell.folder.path().join("state/clusters/team/demo");
         assert!(credentials.join("kubeconfig").is_file());

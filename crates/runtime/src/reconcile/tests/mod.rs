@@ -554,8 +554,8 @@ fn a_wait_tells_on_what_since_when_until_when() {
     let wait = Wait::since_transition("an address", Some(&since), now).limit(Duration::from_secs(1200));
     assert_eq!(wait.to_string(), "waiting for an address since 12:03:10 (limit 12:23:10)");
     assert!(!wait.is_overdue(now) && wait.is_overdue(time("2026-01-01T12:23:10Z")));
-    assert_eq!(wait.action(time("2026-01-01T12:23:00Z")), Action::RequeueAfter(Duration::from_secs(10)));
-    assert_eq!(wait.action(time("2026-01-01T13:00:00Z")), Action::Done);
+    assert_eq!(Action::at(wait.until, time("2026-01-01T12:23:00Z")), Action::RequeueAfter(Duration::from_secs(10)));
+    assert_eq!(Action::at(wait.until, time("2026-01-01T13:00:00Z")), Action::Done);
     assert_eq!(Wait::since_transition("x", None, now).to_string(), "waiting for x since 12:10:00");
     let long = Wait::since_transition("x", Some(&since), now).limit(Duration::from_secs(86_400));
     assert_eq!(long.to_string(), "waiting for x since 12:03:10 (limit 2026-01-02 12:03:10)");

@@ -115,6 +115,13 @@ impl Shell {
         err
     }
 
+    /// Starts `serve`, which writes `mgmt.yaml`, and waits until its API answers.
+    pub fn serve(&self) -> Background {
+        let serve = self.start(&["serve", "--kubeconfig", "mgmt.yaml"]);
+        serve.until("the API to answer", |serve| serve.stderr().contains("the API answers at"));
+        serve
+    }
+
     /// Starts the binary itself in the background, so that it can be killed.
     pub fn start(&self, arguments: &[&str]) -> Background {
         let number = self.started.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
