@@ -23,6 +23,9 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The whole program: the process's own seams, the command line, an exit code.
 pub fn main() -> ExitCode {
     // A panic that is caught and told as an error of the state directory is not shown as well.

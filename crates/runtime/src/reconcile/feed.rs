@@ -1,6 +1,10 @@
 //! Fills a store: one list, then one watch from its revision, again and again. Errors are retried with back-off; a revision that the
 //! server has forgotten (410) is answered by a fresh list.
+//!
+//! Most of what a watch tells is the outcome of our own writes, which the store took in with their answers: of those only the metadata
+//! are read.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -8,9 +12,12 @@ use futures::stream::BoxStream;
 use jiff::Timestamp;
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::core::ObjectList;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
+use super::key::ObjectKey;
 use super::store::{Object, Store};
 use super::write::explain;
 use crate::clock::Clock;
@@ -64,6 +71,37 @@ enum Ended {
     Resume(String),
     /// The revision is forgotten: list again.
     Relist,
+}
+
+/// The part of an object that says which one it is, and in which state.
+#[derive(Deserialize)]
+struct Identified<'a> {
+    #[serde(borrow)]
+    metadata: Identity<'a>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Identity<'a> {
+    #[serde(borrow)]
+    namespace: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    #[serde(borrow)]
+    uid: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    resource_version: Option<Cow<'a, str>>,
+}
+
+impl Identity<'_> {
+    fn key(&self) -> ObjectKey {
+        let namespace = self.namespace.as_deref().filter(|namespace| !namespace.is_empty()).map(str::to_owned);
+        ObjectKey { namespace, name: self.name.clone().into_owned() }
+    }
+}
+
+fn read<'a, T: Deserialize<'a>>(text: &'a RawValue) -> Result<T, kube::Error> {
+    serde_json::from_str(text.get()).map_err(kube::Error::SerdeError)
 }
 
 pub(super) struct Feed<K: Object> {
@@ -167,8 +205,8 @@ impl<K: Object> Feed<K> {
             ..WatchParams::default()
         };
         let request = self.path().watch(&parameters, &version).map_err(kube::Error::BuildRequest)?;
-        let mut events: BoxStream<'static, Result<WatchEvent<K>, kube::Error>> =
-            match self.store.client().request_events::<K>(request).await {
+        let mut events: BoxStream<'static, Result<WatchEvent<Box<RawValue>>, kube::Error>> =
+            match self.store.client().request_events(request).await {
                 Ok(events) => Box::pin(events),
                 Err(kube::Error::Api(status)) if status.code == 410 => return Ok(Ended::Relist),
                 Err(error) => return Err(error),
@@ -181,17 +219,22 @@ impl<K: Object> Feed<K> {
                 Ok(None) | Err(_) => return Ok(Ended::Resume(version)),
             };
             match event {
-                WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                    if let Some(told) = &object.meta().resource_version {
-                        version.clone_from(told);
+                WatchEvent::Added(text) | WatchEvent::Modified(text) => {
+                    let Identified { metadata } = read(&text)?;
+                    let (uid, told) = (metadata.uid.as_deref(), metadata.resource_version.as_deref());
+                    if !self.store.knows(&metadata.key(), uid, told) {
+                        self.store.saw(read(&text)?);
                     }
-                    self.store.saw(object);
+                    if let Some(told) = metadata.resource_version {
+                        version = told.into_owned();
+                    }
                 }
-                WatchEvent::Deleted(object) => {
-                    if let Some(told) = &object.meta().resource_version {
-                        version.clone_from(told);
+                WatchEvent::Deleted(text) => {
+                    let Identified { metadata } = read(&text)?;
+                    self.store.saw_deletion(&metadata.key(), metadata.uid.as_deref(), metadata.resource_version.as_deref());
+                    if let Some(told) = metadata.resource_version {
+                        version = told.into_owned();
                     }
-                    self.store.saw_deletion(&object);
                 }
                 WatchEvent::Bookmark(bookmark) => {
                     self.store.passed(&bookmark.metadata.resource_version);

@@ -110,6 +110,18 @@ impl<K: Object> State<K> {
         }
     }
 
+    /// Takes note of what the watch has come to; whether the object is known in this state or a later one, or known to be gone.
+    fn was_told(&mut self, key: &ObjectKey, uid: Option<&str>, resource_version: Option<&str>) -> bool {
+        let told: Option<u64> = resource_version.and_then(|version| version.parse().ok());
+        self.seen = self.seen.max(told.unwrap_or(0));
+        if uid.is_some_and(|uid| self.gone.contains(uid)) {
+            return true;
+        }
+        let Some(known) = self.objects.get(key).map(|known| known.meta()) else { return false };
+        let is_passed = revision(known).zip(told).is_some_and(|(known, told)| known >= told);
+        is_passed || known.resource_version.as_deref() == resource_version
+    }
+
     /// Puts `new` in, or takes the object out; returns what was there.
     fn replace(&mut self, key: &ObjectKey, new: Option<&Arc<K>>) -> Option<Arc<K>> {
         let old = match new {
@@ -291,20 +303,19 @@ impl<K: Object> Store<K> {
         self.tell(&[change]);
     }
 
+    /// The watch told that the object called `key` is there, with this uid and resourceVersion: whether that is nothing new.
+    pub(super) fn knows(&self, key: &ObjectKey, uid: Option<&str>, resource_version: Option<&str>) -> bool {
+        self.state().was_told(key, uid, resource_version)
+    }
+
     /// The watch told that this object is there.
     pub(super) fn saw(&self, object: K) {
         let object = Arc::new(object);
         let key = ObjectKey::of(object.meta());
         let change = {
             let mut state = self.state();
-            let told = revision(object.meta());
-            state.seen = state.seen.max(told.unwrap_or(0));
-            if object.meta().uid.as_ref().is_some_and(|uid| state.gone.contains(uid)) {
-                return;
-            }
-            let known = state.objects.get(&key);
-            let is_passed = known.and_then(|known| revision(known.meta())).zip(told).is_some_and(|(known, told)| known >= told);
-            if is_passed || known.is_some_and(|known| known.meta().resource_version == object.meta().resource_version) {
+            let meta = object.meta();
+            if state.was_told(&key, meta.uid.as_deref(), meta.resource_version.as_deref()) {
                 return;
             }
             let old = state.replace(&key, Some(&object));
@@ -313,20 +324,19 @@ impl<K: Object> Store<K> {
         self.tell(&[change]);
     }
 
-    /// The watch told that this object is gone.
-    pub(super) fn saw_deletion(&self, object: &K) {
-        let key = ObjectKey::of(object.meta());
+    /// The watch told that the object called `key` with this uid is gone, at this resourceVersion.
+    pub(super) fn saw_deletion(&self, key: &ObjectKey, uid: Option<&str>, resource_version: Option<&str>) {
         let change = {
             let mut state = self.state();
-            state.seen = state.seen.max(revision(object.meta()).unwrap_or(0));
-            if let Some(uid) = &object.meta().uid {
+            state.seen = state.seen.max(resource_version.and_then(|version| version.parse().ok()).unwrap_or(0));
+            if let Some(uid) = uid {
                 state.gone.remove(uid);
             }
-            let is_same = state.objects.get(&key).is_some_and(|known| known.meta().uid == object.meta().uid);
+            let is_same = state.objects.get(key).is_some_and(|known| known.meta().uid.as_deref() == uid);
             if !is_same {
                 return;
             }
-            (state.replace(&key, None), None)
+            (state.replace(key, None), None)
         };
         self.tell(&[change]);
     }
