@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -14,6 +14,7 @@ use runtime::reconcile::{Link, Store, Stores};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -22,12 +23,26 @@ use crate::problem::{Code, Problem};
 use crate::seams::Seams;
 use crate::tree::{Node, Objects, tree, verdict};
 
-/// An object of any kind, read once and shared by every look at it.
+/// An object of any kind. It is read when it is first looked at - often it has changed again before - and shared by every look.
 #[derive(Clone)]
 struct Shown {
     metadata: ObjectMeta,
+    text: Box<RawValue>,
+    value: OnceLock<Arc<Value>>,
+}
+
+/// The part of an object that is read at once.
+#[derive(Deserialize)]
+struct Head {
+    #[serde(default)]
+    metadata: ObjectMeta,
+}
+
+impl Shown {
     /// The whole object.
-    value: Arc<Value>,
+    fn value(&self) -> Arc<Value> {
+        self.value.get_or_init(|| Arc::new(serde_json::from_str(self.text.get()).unwrap_or_default())).clone()
+    }
 }
 
 impl fmt::Debug for Shown {
@@ -39,15 +54,15 @@ impl fmt::Debug for Shown {
 
 impl<'de> Deserialize<'de> for Shown {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(deserializer)?;
-        let metadata = value.get("metadata").map(ObjectMeta::deserialize).transpose().map_err(D::Error::custom)?;
-        Ok(Self { metadata: metadata.unwrap_or_default(), value: Arc::new(value) })
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        let Head { metadata } = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
+        Ok(Self { metadata, text, value: OnceLock::new() })
     }
 }
 
 impl Serialize for Shown {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.value.serialize(serializer)
+        self.text.serialize(serializer)
     }
 }
 
@@ -116,7 +131,7 @@ impl Follower {
         for store in &self.stores {
             let ours = |object: &&Arc<Shown>| object.metadata.namespace.as_deref().unwrap_or_default() == namespace;
             for object in store.all().iter().filter(ours) {
-                objects.put(store.kind(), object.value.clone());
+                objects.put(store.kind(), object.value());
             }
         }
         objects

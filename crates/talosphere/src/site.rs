@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use apimachinery::meta::text_at as text;
 use serde_json::Value;
 use simulator::vcenter::Site;
 
@@ -40,10 +41,6 @@ impl std::fmt::Debug for Login {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Login").field("user", &self.user).finish_non_exhaustive()
     }
-}
-
-fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// Builds the site. `further` are `NAME=VERSION` texts for more templates.

@@ -10,6 +10,7 @@ mod verdict;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use apimachinery::meta::{pointer, text_at as text};
 use kube::api::ApiResource;
 use serde_json::{Value, json};
 
@@ -107,22 +108,20 @@ impl Objects {
     fn of_cluster<'a>(&'a self, kind: &str, cluster: &'a str) -> impl Iterator<Item = &'a Value> + use<'a> {
         self.of_kind(kind).filter(move |object| {
             text(object, "/spec/clusterName") == cluster
-                || object.pointer("/metadata/labels").and_then(|labels| labels.get("cluster.x-k8s.io/cluster-name")).and_then(Value::as_str)
+                || pointer(object, "/metadata/labels")
+                    .and_then(|labels| labels.get("cluster.x-k8s.io/cluster-name"))
+                    .and_then(Value::as_str)
                     == Some(cluster)
         })
     }
 }
 
-fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn number(object: &Value, pointer: &str) -> Option<u64> {
-    object.pointer(pointer).and_then(Value::as_u64)
+fn number(object: &Value, at: &str) -> Option<u64> {
+    pointer(object, at).and_then(Value::as_u64)
 }
 
 fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
-    object.pointer("/status/conditions")?.as_array()?.iter().find(|condition| condition.get("type").and_then(Value::as_str) == Some(kind))
+    pointer(object, "/status/conditions")?.as_array()?.iter().find(|condition| condition.get("type").and_then(Value::as_str) == Some(kind))
 }
 
 fn is_true(object: &Value, kind: &str) -> bool {
@@ -130,12 +129,12 @@ fn is_true(object: &Value, kind: &str) -> bool {
 }
 
 fn has_owner(object: &Value, kind: &str, name: &str) -> bool {
-    let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+    let owners = pointer(object, "/metadata/ownerReferences").and_then(Value::as_array);
     owners.is_some_and(|owners| owners.iter().any(|owner| text(owner, "/kind") == kind && text(owner, "/name") == name))
 }
 
 fn is_deleting(object: &Value) -> bool {
-    object.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null())
+    pointer(object, "/metadata/deletionTimestamp").is_some_and(|time| !time.is_null())
 }
 
 /// The node of one object; `summary` is the condition that sums it up.
@@ -218,8 +217,7 @@ pub fn tree(objects: &Objects, cluster: &str) -> Option<Node> {
 }
 
 fn machine(objects: &Objects, object: &Value) -> Node {
-    let address = object
-        .pointer("/status/addresses")
+    let address = pointer(object, "/status/addresses")
         .and_then(Value::as_array)
         .and_then(|addresses| addresses.iter().find(|address| matches!(text(address, "/type"), "ExternalIP" | "InternalIP")))
         .map(|address| text(address, "/address"))

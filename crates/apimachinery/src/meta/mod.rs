@@ -41,6 +41,25 @@ pub fn at<'a>(object: &'a Value, path: &[&str]) -> Option<&'a Value> {
     path.iter().try_fold(object, |value, name| value.get(name))
 }
 
+/// The value at a JSON pointer (RFC 6901), as [`Value::pointer`] finds it. Where no step is escaped, nothing is allocated: objects are looked
+/// through this way all the time.
+#[must_use]
+pub fn pointer<'a>(object: &'a Value, pointer: &str) -> Option<&'a Value> {
+    let plain = pointer.strip_prefix('/').filter(|steps| !steps.contains('~'));
+    let Some(steps) = plain else { return object.pointer(pointer) };
+    steps.split('/').try_fold(object, |value, step| match value {
+        Value::Object(map) => map.get(step),
+        Value::Array(list) if step == "0" || !step.starts_with(['0', '+']) => list.get(step.parse::<usize>().ok()?),
+        _ => None,
+    })
+}
+
+/// The text at a JSON pointer; empty when there is none.
+#[must_use]
+pub fn text_at<'a>(object: &'a Value, at: &str) -> &'a str {
+    pointer(object, at).and_then(Value::as_str).unwrap_or_default()
+}
+
 /// `apiVersion`, or empty.
 #[must_use]
 pub fn api_version(object: &Value) -> &str {
@@ -186,6 +205,32 @@ pub fn set_finalizers(object: &mut Value, finalizers: &[&str]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pointers_find_what_those_of_the_library_find() {
+        let object = json!({"a": {"b/c": [1, {"d~": "x"}], "": 2, "0": [3]}, "": {"": 4}, "text": "t"});
+        for at in [
+            "",
+            "/",
+            "//",
+            "/a",
+            "/a/",
+            "/a/0",
+            "/a/0/0",
+            "/a/0/00",
+            "/a/0/+0",
+            "/a/0/1",
+            "/a/b~1c/0",
+            "/a/b~1c/1/d~0",
+            "/a/b/c",
+            "a",
+            "/text/0",
+            "/missing/deep",
+        ] {
+            assert_eq!(pointer(&object, at), object.pointer(at), "{at}");
+        }
+        assert_eq!((text_at(&object, "/text"), text_at(&object, "/a")), ("t", ""));
+    }
 
     #[test]
     fn metadata_reads_and_writes() {

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use apimachinery::meta;
+pub(super) use apimachinery::meta::text_at as text;
 use apiserver::Acknowledged;
 use serde_json::Value;
 
@@ -50,12 +52,8 @@ impl std::fmt::Display for Key {
     }
 }
 
-pub(super) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
-}
-
 pub(super) fn is_deleting(object: &Value) -> bool {
-    object.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null())
+    meta::pointer(object, "/metadata/deletionTimestamp").is_some_and(|time| !time.is_null())
 }
 
 /// All live objects.

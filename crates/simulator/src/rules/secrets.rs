@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Bound;
 
+use apimachinery::meta;
 use base64::Engine as _;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -235,7 +236,7 @@ impl Memory {
             }
         }
         for pointer in ["/status/conditions", "/status/deprecated/v1beta1/conditions", "/status/v1beta2/conditions"] {
-            for condition in object.pointer(pointer).and_then(Value::as_array).into_iter().flatten() {
+            for condition in meta::pointer(object, pointer).and_then(Value::as_array).into_iter().flatten() {
                 found.extend(self.saw(format_args!("condition {} of {key}", text(condition, "/type")), text(condition, "/message")));
             }
         }

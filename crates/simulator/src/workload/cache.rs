@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use apimachinery::meta;
+pub(crate) use apimachinery::meta::text_at as text;
 use apiserver::Acknowledged;
 use serde_json::Value;
 
@@ -55,11 +57,6 @@ impl Cache {
     }
 }
 
-/// A text at a JSON pointer; empty when there is none.
-pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
-}
-
 pub(crate) fn name(object: &Value) -> &str {
     text(object, "/metadata/name")
 }
@@ -70,9 +67,9 @@ pub(crate) fn namespace(object: &Value) -> &str {
 
 /// The elements at a JSON pointer.
 pub(crate) fn list<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
-    object.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+    meta::pointer(object, pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
 pub(crate) fn is_deleted(object: &Value) -> bool {
-    object.pointer("/metadata/deletionTimestamp").is_some()
+    meta::pointer(object, "/metadata/deletionTimestamp").is_some()
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use apimachinery::meta::text_at as text;
 use apimachinery::names::NameRule;
 use controllers::vspherecluster::identity::IDENTITY_NAMESPACE;
 use serde::{Deserialize, Serialize};
@@ -14,10 +15,6 @@ use crate::host::wiring;
 use crate::problem::{Code, Problem};
 use crate::render::Manifest;
 use crate::seams::Seams;
-
-fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
-}
 
 fn credentials(server: &str, thumbprint: &str, login: &Login) -> Credentials {
     Credentials {

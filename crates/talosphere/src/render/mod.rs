@@ -12,6 +12,7 @@ pub mod yaml;
 
 use std::collections::BTreeMap;
 
+use apimachinery::meta;
 use serde_json::Value;
 
 use self::expression::{Expression, Piece, Variables, evaluate, evaluate_expression, parse};
@@ -49,7 +50,7 @@ impl Manifest {
     }
 
     fn text(&self, pointer: &str) -> &str {
-        self.object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+        meta::text_at(&self.object, pointer)
     }
 
     /// `file:line (Kind name)`.

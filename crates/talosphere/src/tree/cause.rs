@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::{Objects, has_owner, text};
+use super::{Objects, has_owner, is_deleting, text};
 
 /// Reasons that waiting alone does not cure: somebody must do something.
 const FAILING: &[&str] = &[
@@ -122,7 +122,7 @@ pub(super) fn of_machine(objects: &Objects, machine: &Value) -> Option<Cause> {
             &["BootstrapConfigReady", "InfrastructureReady", "NodeHealthy", "NodeReady", "HealthCheckSucceeded", "Ready"],
         )
     };
-    if machine.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null()) {
+    if is_deleting(machine) {
         return None;
     }
     if matches!(text(machine, "/status/phase"), "Running" | "Provisioned") {
