@@ -168,6 +168,10 @@ struct Node {
     rules: Rules,
     /// Whether there is a rule in CEL here or below.
     has_cel: bool,
+    /// Whether there is a list here or below whose items must differ.
+    has_unique_items: bool,
+    /// Whether there is an embedded object here or below.
+    has_embedded: bool,
 }
 
 /// A rule in CEL.

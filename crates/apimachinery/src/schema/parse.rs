@@ -40,21 +40,26 @@ impl Parser {
         };
         let items = map.get("items").map(|schema| self.node(schema, &format!("{path}.items")).map(Box::new)).transpose()?;
         let rules = self.rules(map, path)?;
-        let has_cel = !rules.cel.is_empty()
-            || properties.values().any(|node| node.has_cel)
-            || items.as_ref().is_some_and(|node| node.has_cel)
-            || matches!(&additional, Additional::Schema(node) if node.has_cel);
+        let list_type = list_type(map, path)?;
+        let embedded_resource = flag("x-kubernetes-embedded-resource")?;
+        let below = |has: fn(&Node) -> bool| {
+            properties.values().any(has)
+                || items.as_deref().is_some_and(has)
+                || matches!(&additional, Additional::Schema(node) if has(node))
+        };
         Ok(Node {
-            has_cel,
+            has_cel: !rules.cel.is_empty() || below(|node| node.has_cel),
+            has_unique_items: !matches!(list_type, ListType::Atomic) || below(|node| node.has_unique_items),
+            has_embedded: embedded_resource || below(|node| node.has_embedded),
             types: types(map, path)?,
             nullable: flag("nullable")?,
             int_or_string: flag("x-kubernetes-int-or-string")?,
             preserve_unknown: flag("x-kubernetes-preserve-unknown-fields")?,
-            embedded_resource: flag("x-kubernetes-embedded-resource")?,
+            embedded_resource,
             properties,
             additional,
             items,
-            list_type: list_type(map, path)?,
+            list_type,
             default: map.get("default").filter(|v| !v.is_null()).cloned(),
             rules,
         })

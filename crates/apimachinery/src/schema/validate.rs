@@ -286,25 +286,27 @@ fn fields(node: &Node, map: &Map<String, Value>, old: Option<&Value>, path: &mut
 
 /// Lists whose items must differ, as a whole or by their keys.
 fn lists(node: &Node, new: &Value, old: Option<&Value>, path: &mut String, errors: &mut Vec<FieldError>) {
-    if old == Some(new) {
+    if !node.has_unique_items || old == Some(new) {
         return;
     }
     match new {
         Value::Array(list) => {
             match &node.list_type {
                 ListType::Atomic => {}
-                ListType::Set => repeated(list, path, errors),
+                ListType::Set => {
+                    errors.extend(repetitions(list).map(|i| FieldError::duplicate(index(path, i), list[i].clone())));
+                }
                 ListType::Map(keys) => {
                     if let Some(i) = list.iter().position(|item| !item.is_object() && !item.is_null()) {
                         let detail = "must be an object for an array of list-type map";
                         errors.push(FieldError::invalid(index(path, i), list[i].clone(), detail));
                     } else {
-                        let identity = |item: &Value| -> Value {
-                            let entry = |key: &String| item.get(key).map(|value| (key.clone(), value.clone()));
-                            Value::Object(keys.iter().filter_map(entry).collect())
-                        };
-                        let identities: Vec<Value> = list.iter().map(identity).collect();
-                        repeated(&identities, path, errors);
+                        let identity = |item| -> Vec<Option<&Value>> { keys.iter().map(|key| Value::get(item, key)).collect() };
+                        let identities: Vec<Vec<Option<&Value>>> = list.iter().map(identity).collect();
+                        for i in repetitions(&identities) {
+                            let entries = keys.iter().filter_map(|key| Some((key.clone(), list[i].get(key)?.clone())));
+                            errors.push(FieldError::duplicate(index(path, i), Value::Object(entries.collect())));
+                        }
                     }
                 }
             }
@@ -328,17 +330,17 @@ fn lists(node: &Node, new: &Value, old: Option<&Value>, path: &mut String, error
     }
 }
 
-/// Names the first repetition of every value that occurs more than once.
-fn repeated(list: &[Value], path: &str, errors: &mut Vec<FieldError>) {
-    for (i, item) in list.iter().enumerate() {
-        if list[..i].iter().filter(|before| *before == item).count() == 1 {
-            errors.push(FieldError::duplicate(index(path, i), item.clone()));
-        }
-    }
+/// Where the first repetition stands of every item that occurs more than once.
+fn repetitions<T: PartialEq>(list: &[T]) -> impl Iterator<Item = usize> {
+    let is_repetition = |i: &usize| list[..*i].iter().filter(|before| **before == list[*i]).count() == 1;
+    (0..list.len()).filter(is_repetition)
 }
 
 /// Whole objects inside of objects name their kind.
 fn embedded(node: &Node, value: &Value, path: &mut String, is_root: bool, errors: &mut Vec<FieldError>) {
+    if !node.has_embedded {
+        return;
+    }
     match value {
         Value::Object(map) => {
             if node.embedded_resource && !is_root {

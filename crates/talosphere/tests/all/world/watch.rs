@@ -45,7 +45,7 @@ impl Watch {
 
     /// A management server was opened on an empty journal, or again on one that another had written.
     pub fn opened(&self, server: &ApiServer, is_again: bool) {
-        let checker = self.checker().clone();
+        let Some(checker) = self.0.get().cloned() else { return };
         if is_again {
             checker.restarted(&server.snapshot());
         } else {
