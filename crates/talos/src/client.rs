@@ -5,6 +5,7 @@
 //! things that can be wrong it is: a node of another cluster is not the same as a node that is off.
 
 mod archive;
+mod connection;
 mod error;
 pub mod grpc;
 
@@ -151,7 +152,8 @@ pub trait TalosApi: fmt::Debug + Send + Sync {
 /// Reaches nodes.
 #[async_trait]
 pub trait TalosDialer: fmt::Debug + Send + Sync {
-    /// Connects to a node and verifies that it belongs to the identity's cluster.
+    /// Connects to a node and verifies that it belongs to the identity's cluster. A node that was verified by an earlier handshake and
+    /// has answered on that connection ever since may be taken at that.
     ///
     /// # Errors
     /// When the node does not answer, is not configured yet, or belongs to another cluster.

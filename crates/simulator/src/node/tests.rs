@@ -1,7 +1,12 @@
 //! Machines from power to a running control plane, on paused time.
 
+use std::time::Duration;
+
 use futures::StreamExt as _;
+use runtime::net::{BoxStream, Dialer as _};
+use runtime::tls::ClientTls;
 use talos_proto::machine as wire;
+use tokio::io::AsyncReadExt as _;
 use tonic::{Code, Request};
 
 use super::test_support::{Bundle, World, base64};
@@ -289,6 +294,54 @@ async fn two_machines_with_one_address_are_a_recorded_conflict() {
     world.start(2, &bundle.configuration("controlplane", "cp-2", "10.0.0.1", "", ""));
     world.until("both hold it", async || world.network.holders("10.0.0.1".parse().unwrap()).len() == 2).await;
     assert_eq!(world.network.conflicts().len(), 1);
+}
+
+/// A connection to the machine API at 10.0.0.1.
+async fn connected(world: &World, tls: &ClientTls) -> BoxStream {
+    let mut open = None;
+    let connect = async || {
+        let stream = world.network.dial("10.0.0.1", 50000).await.ok()?;
+        world.tls.connect(stream, "10.0.0.1", tls).await.ok().map(|secured| secured.stream)
+    };
+    world
+        .until("it answers", async || {
+            open = connect().await;
+            open.is_some()
+        })
+        .await;
+    open.unwrap()
+}
+
+async fn is_closed(mut stream: BoxStream) -> bool {
+    let mut rest = Vec::new();
+    tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut rest)).await.is_ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_does_not_outlive_what_it_leads_to() {
+    let world = World::new();
+    let bundle = Bundle::new(1, &world.clock).await;
+    let metadata = "local-hostname: one\nnetwork:\n  version: 2\n  ethernets:\n    id0:\n      match: {macaddress: \"00:50:56:00:00:01\"}\n      set-name: eth0\n      addresses: [10.0.0.1/24]\n";
+    world.set(1, "guestinfo.metadata", &base64(metadata));
+    let id = world.power_on(1);
+    let maintenance = connected(&world, &World::stranger()).await;
+    let configuration = bundle.configuration("controlplane", "cp-1", "10.0.0.1", "", "");
+    world.set(1, "guestinfo.talos.config", &base64(&configuration));
+    assert!(is_closed(maintenance).await, "it is configured");
+
+    let admin = bundle.talos_client(ADMIN);
+    let idle = connected(&world, &admin).await;
+    assert!(!is_closed(idle).await, "silence alone closes nothing");
+    let before = connected(&world, &admin).await;
+    world.nodes.reboot(&id, Duration::ZERO);
+    assert!(is_closed(before).await, "it rebooted");
+    let before = connected(&world, &admin).await;
+    world.nodes.powered_off(&id);
+    assert!(is_closed(before).await, "its power is gone");
+    world.power_on(1);
+    let before = connected(&world, &admin).await;
+    world.nodes.switch_off(&id);
+    assert!(is_closed(before).await, "it switched itself off");
 }
 
 #[tokio::test(start_paused = true)]

@@ -60,6 +60,11 @@ impl TalosError {
         matches!(self, Self::Unreachable { .. } | Self::Timeout { .. })
     }
 
+    /// Whether the connection ended before the answer came. A node's own answer is never one of these.
+    pub(super) fn is_broken_off(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::CredentialsRefused { .. })
+    }
+
     /// Whether a call that ended so may have had its effect all the same.
     pub fn is_outcome_unknown(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Timeout { .. } | Self::Failed { .. } | Self::NotReady { .. })

@@ -1,8 +1,11 @@
 //! The machine API over gRPC and mutual TLS.
 //!
-//! A connection is made per node when it is asked for; nothing is pooled, since calls are rare and a fresh handshake shows at once
-//! whether the node is still ours. When the handshake fails because of the node's certificate, the certificate is fetched once more
-//! without trust, only to say what it is: a node without configuration, or one of another cluster.
+//! Controllers ask the same nodes again and again, so a connection is kept for the next question until a call on it is not answered. A
+//! question that a kept connection broke off is asked once more over a fresh one. A call that changes a node goes over a connection that
+//! was made for it and is never repeated: over a kept one it could not be told whether a node that went away meanwhile had received it.
+//!
+//! When the handshake fails because of the node's certificate, the certificate is fetched once more without trust, only to say what it
+//! is: a node without configuration, or one of another cluster.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,10 +19,10 @@ use runtime::tls::{ClientTls, Identity, Tls, TlsError, any_server, authorities};
 use runtime::x509::{Facts, certificate_from_pem, certificates_from_pem};
 use talos_proto::common::Data;
 use talos_proto::machine as proto;
-use talos_proto::machine::machine_service_client::MachineServiceClient;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use tonic::{Response, Status};
 
+use super::connection::{Client, Connection, Ended, Once, Pool};
 use super::error::{innermost, tls_error};
 use super::{
     ApplyMode, ByteStream, CALL_TIMEOUT, ClientIdentity, ETCD_DATA, EtcdMember, EtcdStatus, LEAVE_TIMEOUT, LogQuery, MemberId, PORT,
@@ -33,16 +36,18 @@ const MAINTENANCE: &str = "maintenance-service.talos.dev";
 /// How a node says that a path is not there.
 const NO_SUCH_FILE: &str = "no such file or directory";
 
-/// Dials nodes over `dialer`.
+/// Dials nodes over `dialer`. Clones share the connections that are kept.
 #[derive(Clone, Debug)]
 pub struct GrpcDialer {
     dialer: Arc<dyn Dialer>,
     tls: Tls,
+    pool: Pool,
 }
 
 impl GrpcDialer {
     pub fn new(dialer: Arc<dyn Dialer>, tls: Tls) -> Self {
-        Self { dialer, tls }
+        let pool = Pool::new(tls.clock().clone());
+        Self { dialer, tls, pool }
     }
 
     /// Says what a node is whose certificate was not accepted for `reason`.
@@ -69,6 +74,42 @@ impl GrpcDialer {
             expected: key(ours),
         }
     }
+
+    /// The connection that is kept, else a new one; and whether it was kept.
+    async fn open(&self, address: &str, identity: &ClientIdentity) -> Result<(Arc<Connection>, bool), TalosError> {
+        match self.pool.find(address, identity) {
+            Some(connection) => Ok((connection, true)),
+            None => Ok((self.dial(address, identity).await?, false)),
+        }
+    }
+
+    /// Makes a connection and keeps it.
+    async fn dial(&self, address: &str, identity: &ClientIdentity) -> Result<Arc<Connection>, TalosError> {
+        let unreachable = |reason: String| TalosError::Unreachable { address: address.to_owned(), reason };
+        let ended = Ended::default();
+        let once = Arc::new(Once::new(self.dialer.clone(), ended.clone()));
+        let connector = Connector::secured(once, self.tls.clone(), client_tls(identity)?);
+        let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+        let endpoint = Endpoint::from_shared(format!("https://{host}:{PORT}"))
+            .map_err(|_| TalosError::Setup { reason: format!("{address:?} is not an address") })?;
+        let channel = match tokio::time::timeout(CALL_TIMEOUT, endpoint.connect_with_connector(connector)).await {
+            Ok(Ok(channel)) => channel,
+            Ok(Err(error)) => {
+                return Err(match tls_error(&error) {
+                    Some(TlsError::Untrusted { reason }) => self.diagnose(address, identity, reason).await,
+                    Some(TlsError::Refused { reason }) => {
+                        TalosError::CredentialsRefused { address: address.to_owned(), reason: reason.clone() }
+                    }
+                    _ => unreachable(innermost(&error)),
+                });
+            }
+            Err(_) => return Err(unreachable(format!("no connection within {} s", CALL_TIMEOUT.as_secs()))),
+        };
+        let client = Client::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
+        let connection = Arc::new(Connection::new(client, ended));
+        self.pool.keep(address, identity, &connection);
+        Ok(connection)
+    }
 }
 
 fn subject(facts: &Facts) -> String {
@@ -93,33 +134,19 @@ fn client_tls(identity: &ClientIdentity) -> Result<ClientTls, TalosError> {
 #[async_trait]
 impl TalosDialer for GrpcDialer {
     async fn connect(&self, node_address: &str, identity: &ClientIdentity) -> Result<Arc<dyn TalosApi>, TalosError> {
-        let unreachable = |reason: String| TalosError::Unreachable { address: node_address.to_owned(), reason };
-        let connector = Connector::secured(self.dialer.clone(), self.tls.clone(), client_tls(identity)?);
-        let host = if node_address.contains(':') { format!("[{node_address}]") } else { node_address.to_owned() };
-        let endpoint = Endpoint::from_shared(format!("https://{host}:{PORT}"))
-            .map_err(|_| TalosError::Setup { reason: format!("{node_address:?} is not an address") })?;
-        let channel = match tokio::time::timeout(CALL_TIMEOUT, endpoint.connect_with_connector(connector)).await {
-            Ok(Ok(channel)) => channel,
-            Ok(Err(error)) => {
-                return Err(match tls_error(&error) {
-                    Some(TlsError::Untrusted { reason }) => self.diagnose(node_address, identity, reason).await,
-                    Some(TlsError::Refused { reason }) => {
-                        TalosError::CredentialsRefused { address: node_address.to_owned(), reason: reason.clone() }
-                    }
-                    _ => unreachable(innermost(&error)),
-                });
-            }
-            Err(_) => return Err(unreachable(format!("no connection within {} s", CALL_TIMEOUT.as_secs()))),
-        };
-        let client = MachineServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
-        Ok(Arc::new(Node { address: node_address.to_owned(), client }))
+        let (connection, is_kept) = self.open(node_address, identity).await?;
+        Ok(Arc::new(Node { dialer: self.clone(), address: node_address.to_owned(), identity: identity.clone(), connection, is_kept }))
     }
 }
 
 /// A node that was connected to.
 struct Node {
+    dialer: GrpcDialer,
     address: String,
-    client: MachineServiceClient<Channel>,
+    identity: ClientIdentity,
+    connection: Arc<Connection>,
+    /// It was made for an earlier caller.
+    is_kept: bool,
 }
 
 impl fmt::Debug for Node {
@@ -129,18 +156,60 @@ impl fmt::Debug for Node {
 }
 
 impl Node {
+    /// Asks something that changes nothing. When a kept connection breaks off, the question is asked once more over a new one.
+    async fn ask<T, F>(&self, method: &'static str, limit: Duration, call: impl Fn(Client) -> F) -> Result<T, TalosError>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let (connection, is_kept) = self.connection().await?;
+        match self.within(&connection, method, limit, call(connection.client())).await {
+            Err(error) if is_kept && error.is_broken_off() => {
+                let connection = self.dialer.dial(&self.address, &self.identity).await?;
+                self.within(&connection, method, limit, call(connection.client())).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Asks for a change: once, over a connection that was made for it.
+    async fn change<T, F>(&self, method: &'static str, limit: Duration, call: impl FnOnce(Client) -> F) -> Result<T, TalosError>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let connection = if self.is_kept || self.connection.has_ended() {
+            self.dialer.dial(&self.address, &self.identity).await?
+        } else {
+            self.connection.clone()
+        };
+        let call = call(connection.client());
+        self.within(&connection, method, limit, call).await
+    }
+
+    /// The connection, or its successor when it has ended; and whether it was kept.
+    async fn connection(&self) -> Result<(Arc<Connection>, bool), TalosError> {
+        if self.connection.has_ended() {
+            return self.dialer.open(&self.address, &self.identity).await;
+        }
+        Ok((self.connection.clone(), self.is_kept))
+    }
+
     /// Waits for an answer within its limit.
     async fn within<T>(
         &self,
+        connection: &Arc<Connection>,
         method: &'static str,
         limit: Duration,
-        call: impl Future<Output = Result<Response<T>, Status>>,
+        answer: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, TalosError> {
-        match tokio::time::timeout(limit, call).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(TalosError::from_status(&self.address, method, &status)),
+        let call = self.dialer.pool.call(connection);
+        let outcome = match tokio::time::timeout(limit, answer).await {
+            Ok(outcome) => outcome.map(Response::into_inner).map_err(|status| TalosError::from_status(&self.address, method, &status)),
             Err(_) => Err(TalosError::Timeout { address: self.address.clone(), method, after: limit }),
+        };
+        if !outcome.as_ref().is_err_and(|error| error.is_broken_off() || error.is_unreachable()) {
+            call.answered();
         }
+        outcome
     }
 
     /// The only element of a reply.
@@ -162,26 +231,26 @@ impl Node {
 #[async_trait]
 impl TalosApi for Node {
     async fn version(&self) -> Result<Version, TalosError> {
-        let reply = self.within("Version", CALL_TIMEOUT, self.client.clone().version(())).await?;
+        let reply = self.ask("Version", CALL_TIMEOUT, |mut client| async move { client.version(()).await }).await?;
         let element = self.only("Version", reply.messages)?;
         let version = element.version.unwrap_or_default();
         Ok(Version { tag: version.tag, arch: version.arch, platform: element.platform.unwrap_or_default().name })
     }
 
     async fn services(&self) -> Result<Vec<Service>, TalosError> {
-        let reply = self.within("ServiceList", CALL_TIMEOUT, self.client.clone().service_list(())).await?;
+        let reply = self.ask("ServiceList", CALL_TIMEOUT, |mut client| async move { client.service_list(()).await }).await?;
         let element = self.only("ServiceList", reply.messages)?;
         Ok(element.services.into_iter().map(service).collect())
     }
 
     async fn bootstrap(&self) -> Result<(), TalosError> {
         let request = proto::BootstrapRequest::default();
-        self.within("Bootstrap", WORK_TIMEOUT, self.client.clone().bootstrap(request)).await.map(drop)
+        self.change("Bootstrap", WORK_TIMEOUT, |mut client| async move { client.bootstrap(request).await }).await.map(drop)
     }
 
     async fn etcd_members(&self) -> Result<Vec<EtcdMember>, TalosError> {
-        let request = proto::EtcdMemberListRequest::default();
-        let reply = self.within("EtcdMemberList", CALL_TIMEOUT, self.client.clone().etcd_member_list(request)).await?;
+        let list = |mut client: Client| async move { client.etcd_member_list(proto::EtcdMemberListRequest::default()).await };
+        let reply = self.ask("EtcdMemberList", CALL_TIMEOUT, list).await?;
         let element = self.only("EtcdMemberList", reply.messages)?;
         let member = |member: proto::EtcdMember| EtcdMember {
             id: MemberId(member.id),
@@ -193,7 +262,7 @@ impl TalosApi for Node {
     }
 
     async fn etcd_status(&self) -> Result<EtcdStatus, TalosError> {
-        let reply = self.within("EtcdStatus", CALL_TIMEOUT, self.client.clone().etcd_status(())).await?;
+        let reply = self.ask("EtcdStatus", CALL_TIMEOUT, |mut client| async move { client.etcd_status(()).await }).await?;
         let status = self.only("EtcdStatus", reply.messages)?.member_status.unwrap_or_default();
         let id = |number: u64| Some(MemberId(number)).filter(|id| id.0 != 0);
         Ok(EtcdStatus {
@@ -208,17 +277,21 @@ impl TalosApi for Node {
 
     async fn has_etcd_data(&self) -> Result<bool, TalosError> {
         let method = "List";
-        let first = async {
+        let first = |mut client: Client| async move {
             let request = proto::ListRequest { root: ETCD_DATA.to_owned(), ..proto::ListRequest::default() };
-            self.client.clone().list(request).await?.into_inner().next().await.transpose()
+            let first = match client.list(request).await {
+                Ok(stream) => stream.into_inner().next().await.transpose(),
+                Err(status) => Err(status),
+            };
+            match first {
+                // The walk does not begin where there is nothing: the node tells its kernel's words.
+                Err(status) if status.message().contains(NO_SUCH_FILE) => {
+                    Ok(Response::new(vec![proto::FileInfo { error: NO_SUCH_FILE.to_owned(), ..proto::FileInfo::default() }]))
+                }
+                first => Ok(Response::new(first?.into_iter().collect())),
+            }
         };
-        let first = match tokio::time::timeout(CALL_TIMEOUT, first).await {
-            Ok(Ok(first)) => self.only(method, first.into_iter().collect())?,
-            // The walk does not begin where there is nothing: the node tells its kernel's words.
-            Ok(Err(status)) if status.message().contains(NO_SUCH_FILE) => return Ok(false),
-            Ok(Err(status)) => return Err(TalosError::from_status(&self.address, method, &status)),
-            Err(_) => return Err(TalosError::Timeout { address: self.address.clone(), method, after: CALL_TIMEOUT }),
-        };
+        let first = self.only(method, self.ask(method, CALL_TIMEOUT, first).await?)?;
         match first.error.as_str() {
             "" => Ok(true),
             told if told.contains(NO_SUCH_FILE) => Ok(false),
@@ -228,42 +301,42 @@ impl TalosApi for Node {
 
     async fn etcd_remove_member(&self, id: MemberId) -> Result<(), TalosError> {
         let request = proto::EtcdRemoveMemberByIdRequest { member_id: id.0 };
-        self.within("EtcdRemoveMemberByID", WORK_TIMEOUT, self.client.clone().etcd_remove_member_by_id(request)).await.map(drop)
+        self.change("EtcdRemoveMemberByID", WORK_TIMEOUT, |mut client| async move { client.etcd_remove_member_by_id(request).await })
+            .await
+            .map(drop)
     }
 
     async fn etcd_forfeit_leadership(&self) -> Result<(), TalosError> {
         let request = proto::EtcdForfeitLeadershipRequest {};
-        self.within("EtcdForfeitLeadership", WORK_TIMEOUT, self.client.clone().etcd_forfeit_leadership(request)).await.map(drop)
+        self.change("EtcdForfeitLeadership", WORK_TIMEOUT, |mut client| async move { client.etcd_forfeit_leadership(request).await })
+            .await
+            .map(drop)
     }
 
     async fn etcd_leave(&self) -> Result<(), TalosError> {
         let request = proto::EtcdLeaveClusterRequest {};
-        self.within("EtcdLeaveCluster", LEAVE_TIMEOUT, self.client.clone().etcd_leave_cluster(request)).await.map(drop)
+        self.change("EtcdLeaveCluster", LEAVE_TIMEOUT, |mut client| async move { client.etcd_leave_cluster(request).await }).await.map(drop)
     }
 
     async fn kubeconfig(&self) -> Result<String, TalosError> {
         let method = "Kubeconfig";
         let failed = |message: String| TalosError::Failed { address: self.address.clone(), method, code: "archive".to_owned(), message };
-        let whole = async {
-            let stream = self.within(method, WORK_TIMEOUT, self.client.clone().kubeconfig(())).await?;
-            let mut stream = self.bytes(method, stream);
+        let whole = |mut client: Client| async move {
+            let mut stream = client.kubeconfig(()).await?.into_inner();
             let mut bytes = Vec::new();
             while let Some(piece) = stream.next().await {
-                bytes.extend(piece?);
+                bytes.extend(piece?.bytes);
             }
-            Ok(bytes)
+            Ok(Response::new(bytes))
         };
-        let bytes: Vec<u8> = tokio::time::timeout(WORK_TIMEOUT, whole).await.map_err(|_| TalosError::Timeout {
-            address: self.address.clone(),
-            method,
-            after: WORK_TIMEOUT,
-        })??;
+        let bytes: Vec<u8> = self.ask(method, WORK_TIMEOUT, whole).await?;
         let file = archive::file(&bytes, "kubeconfig").map_err(failed)?;
         String::from_utf8(file).map_err(|_| failed("the kubeconfig is not text".to_owned()))
     }
 
     async fn dmesg(&self, follow: bool, tail: bool) -> Result<ByteStream, TalosError> {
-        let stream = self.within("Dmesg", CALL_TIMEOUT, self.client.clone().dmesg(proto::DmesgRequest { follow, tail })).await?;
+        let stream =
+            self.ask("Dmesg", CALL_TIMEOUT, |mut client| async move { client.dmesg(proto::DmesgRequest { follow, tail }).await }).await?;
         Ok(self.bytes("Dmesg", stream))
     }
 
@@ -275,7 +348,12 @@ impl TalosApi for Node {
             follow: query.follow,
             tail_lines: query.tail_lines.unwrap_or(-1),
         };
-        let stream = self.within("Logs", CALL_TIMEOUT, self.client.clone().logs(request)).await?;
+        let stream = self
+            .ask("Logs", CALL_TIMEOUT, |mut client| {
+                let request = request.clone();
+                async move { client.logs(request).await }
+            })
+            .await?;
         Ok(self.bytes("Logs", stream))
     }
 
@@ -287,15 +365,19 @@ impl TalosApi for Node {
             system_partitions_to_wipe: options.partitions.iter().map(partition).collect(),
             ..proto::ResetRequest::default()
         };
-        self.within("Reset", WORK_TIMEOUT, self.client.clone().reset(request)).await.map(drop)
+        self.change("Reset", WORK_TIMEOUT, |mut client| async move { client.reset(request).await }).await.map(drop)
     }
 
     async fn shutdown(&self, force: bool) -> Result<(), TalosError> {
-        self.within("Shutdown", WORK_TIMEOUT, self.client.clone().shutdown(proto::ShutdownRequest { force })).await.map(drop)
+        self.change("Shutdown", WORK_TIMEOUT, |mut client| async move { client.shutdown(proto::ShutdownRequest { force }).await })
+            .await
+            .map(drop)
     }
 
     async fn reboot(&self) -> Result<(), TalosError> {
-        self.within("Reboot", WORK_TIMEOUT, self.client.clone().reboot(proto::RebootRequest::default())).await.map(drop)
+        self.change("Reboot", WORK_TIMEOUT, |mut client| async move { client.reboot(proto::RebootRequest::default()).await })
+            .await
+            .map(drop)
     }
 
     async fn apply_configuration(&self, config: &str, mode: ApplyMode, dry_run: bool) -> Result<Vec<String>, TalosError> {
@@ -307,7 +389,8 @@ impl TalosApi for Node {
         };
         let request =
             proto::ApplyConfigurationRequest { data: config.as_bytes().to_vec(), mode: mode.into(), dry_run, ..Default::default() };
-        let reply = self.within("ApplyConfiguration", WORK_TIMEOUT, self.client.clone().apply_configuration(request)).await?;
+        let reply =
+            self.change("ApplyConfiguration", WORK_TIMEOUT, |mut client| async move { client.apply_configuration(request).await }).await?;
         Ok(self.only("ApplyConfiguration", reply.messages)?.warnings)
     }
 }

@@ -1,7 +1,7 @@
 //! The client against a small server of the same protocol, on an in-memory network with verified chains.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,14 +20,69 @@ use talos_proto::common::Data;
 use talos_proto::machine as proto;
 use talos_proto::machine::machine_service_server::{MachineService, MachineServiceServer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::AbortHandle;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status};
 
 const NODE: &str = "10.0.0.4";
 
+/// What `Version` and `Bootstrap` do instead of answering.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Trouble {
+    #[default]
+    None,
+    /// No answer, ever.
+    Silent,
+    /// Every connection breaks, once.
+    BreaksOff,
+}
+
+#[derive(Default)]
+struct Log {
+    trouble: Trouble,
+    calls: Vec<&'static str>,
+    /// Whoever was let in carries bytes, until stopped.
+    connections: Vec<AbortHandle>,
+}
+
 #[derive(Clone, Default)]
-struct Fake;
+struct Fake(Arc<Mutex<Log>>);
+
+impl Fake {
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.0.lock().unwrap()
+    }
+
+    async fn called(&self, method: &'static str) {
+        let trouble = {
+            let mut log = self.log();
+            log.calls.push(method);
+            log.trouble
+        };
+        if trouble == Trouble::BreaksOff {
+            self.break_off();
+        }
+        if trouble != Trouble::None {
+            std::future::pending().await
+        }
+    }
+
+    fn break_off(&self) {
+        let mut log = self.log();
+        log.trouble = Trouble::None;
+        log.connections.iter().for_each(AbortHandle::abort);
+    }
+
+    fn handshakes(&self) -> usize {
+        self.log().connections.len()
+    }
+
+    /// Connections that neither side has closed.
+    fn open(&self) -> usize {
+        self.log().connections.iter().filter(|connection| !connection.is_finished()).count()
+    }
+}
 
 type Bytes = tonic::codegen::BoxStream<Data>;
 type Files = tonic::codegen::BoxStream<proto::FileInfo>;
@@ -40,6 +95,7 @@ fn data(pieces: &[&[u8]]) -> Bytes {
 #[tonic::async_trait]
 impl MachineService for Fake {
     async fn version(&self, _: Request<()>) -> Result<Response<proto::VersionResponse>, Status> {
+        self.called("Version").await;
         let version = proto::VersionInfo { tag: "v1.4.8".into(), arch: "amd64".into(), ..Default::default() };
         let platform = proto::PlatformInfo { name: "vmware".into(), mode: "cloud".into() };
         let element = proto::Version { version: Some(version), platform: Some(platform), ..Default::default() };
@@ -60,6 +116,7 @@ impl MachineService for Fake {
     }
 
     async fn bootstrap(&self, _: Request<proto::BootstrapRequest>) -> Result<Response<proto::BootstrapResponse>, Status> {
+        self.called("Bootstrap").await;
         Err(Status::already_exists("etcd data directory is not empty"))
     }
 
@@ -145,6 +202,7 @@ impl AsyncWrite for Io {
 
 struct World {
     network: MemoryNetwork,
+    fake: Fake,
     keys: Prepared,
     random: Random,
     clock: Clock,
@@ -155,7 +213,8 @@ impl World {
     fn new() -> Self {
         let random = Random::seeded(1);
         let clock = Clock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
-        Self { network: MemoryNetwork::default(), keys: Prepared::new(random.child("keys")), tls: Tls::clear(clock.clone()), random, clock }
+        let keys = Prepared::new(random.child("keys"));
+        Self { network: MemoryNetwork::default(), fake: Fake::default(), keys, tls: Tls::clear(clock.clone()), random, clock }
     }
 
     async fn bundle(&self) -> Bundle {
@@ -187,12 +246,15 @@ impl World {
             alpn: vec![b"h2".to_vec()],
         };
         let mut listener = self.network.listen(NODE, 50_000);
-        let tls = self.tls.clone();
+        let (tls, fake) = (self.tls.clone(), self.fake.clone());
         tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let Ok(secured) = tls.accept(stream, &server).await else { continue };
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let (near, mut far) = tokio::io::duplex(64 * 1024);
+                let carried = tokio::spawn(async move { tokio::io::copy_bidirectional(&mut stream, &mut far).await });
+                let Ok(secured) = tls.accept(Box::new(near), &server).await else { continue };
+                fake.log().connections.push(carried.abort_handle());
                 let incoming = futures::stream::iter([Ok::<_, std::io::Error>(Io(secured.stream))]).chain(futures::stream::pending());
-                tokio::spawn(Server::builder().add_service(MachineServiceServer::new(Fake)).serve_with_incoming(incoming));
+                tokio::spawn(Server::builder().add_service(MachineServiceServer::new(fake.clone())).serve_with_incoming(incoming));
             }
         });
     }
@@ -291,4 +353,193 @@ async fn an_expired_certificate_is_ours_but_does_not_hold() {
     tokio::time::advance(Duration::from_secs(72 * 3600)).await;
     let error = world.dialer().connect(NODE, &identity).await.unwrap_err();
     assert!(matches!(&error, TalosError::Certificate { reason, .. } if reason.contains("expired")), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_serves_many_questions_but_no_change() {
+    let world = World::new();
+    let bundle = world.bundle().await;
+    let os = bundle.os.authority().unwrap();
+    world.serve(&os, "n1", Some(&os)).await;
+    let (dialer, identity) = (world.dialer(), world.identity(&bundle).await);
+    for _ in 0..3 {
+        let node = dialer.clone().connect(NODE, &identity).await.unwrap();
+        node.version().await.unwrap();
+        assert!(!node.has_etcd_data().await.unwrap());
+        assert_eq!(node.etcd_status().await.unwrap_err().kind(), "NotReady", "an error that the node told is an answer");
+    }
+    assert_eq!(world.fake.handshakes(), 1);
+    let node = dialer.connect(NODE, &identity).await.unwrap();
+    assert_eq!(node.bootstrap().await.unwrap_err().kind(), "AlreadyExists");
+    assert_eq!(world.fake.handshakes(), 2, "a change has its own handshake");
+    dialer.connect(NODE, &identity).await.unwrap().version().await.unwrap();
+    assert_eq!((world.fake.handshakes(), world.fake.open()), (2, 2), "and leaves its connection, beside the one in `node`");
+    drop(node);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.fake.open(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_after_connecting_needs_no_second_handshake() {
+    let world = World::new();
+    let bundle = world.bundle().await;
+    let os = bundle.os.authority().unwrap();
+    world.serve(&os, "n1", Some(&os)).await;
+    let node = world.dialer().connect(NODE, &world.identity(&bundle).await).await.unwrap();
+    assert_eq!(node.bootstrap().await.unwrap_err().kind(), "AlreadyExists");
+    assert_eq!(world.fake.handshakes(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_identity_has_another_connection() {
+    let world = World::new();
+    let (bundle, theirs) = (world.bundle().await, world.bundle().await);
+    let os = bundle.os.authority().unwrap();
+    world.serve(&os, "n1", None).await;
+    let dialer = world.dialer();
+    let (first, second) = (world.identity(&bundle).await, world.identity(&bundle).await);
+    for identity in [&first, &second, &first, &second] {
+        dialer.connect(NODE, identity).await.unwrap().version().await.unwrap();
+    }
+    assert_eq!(world.fake.handshakes(), 2);
+    let error = dialer.connect(NODE, &world.identity(&theirs).await).await.unwrap_err();
+    assert_eq!(error.kind(), "NotOurs", "what one identity has open is not another's");
+    let mut other_authority = first.clone();
+    other_authority.ca = theirs.os.authority().unwrap().certificate_pem;
+    assert_eq!(dialer.connect(NODE, &other_authority).await.unwrap_err().kind(), "NotOurs");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replaced_node_is_told_as_soon_as_its_connection_is_gone() {
+    let world = World::new();
+    let (ours, theirs) = (world.bundle().await, world.bundle().await);
+    let (os, foreign) = (ours.os.authority().unwrap(), theirs.os.authority().unwrap());
+    let identity = world.identity(&ours).await;
+    for (common_name, kind) in [("n1", "NotOurs"), ("maintenance-service.talos.dev", "Maintenance")] {
+        world.serve(&os, "n1", Some(&os)).await;
+        let dialer = world.dialer();
+        dialer.connect(NODE, &identity).await.unwrap();
+        let node = dialer.connect(NODE, &identity).await.unwrap();
+        node.version().await.unwrap();
+        world.serve(&foreign, common_name, None).await;
+        world.fake.break_off();
+        assert_eq!(node.version().await.unwrap_err().kind(), kind, "by whoever had asked before");
+        assert_eq!(node.bootstrap().await.unwrap_err().kind(), kind);
+        assert_eq!(dialer.connect(NODE, &identity).await.unwrap_err().kind(), kind);
+    }
+    assert!(!world.fake.log().calls.contains(&"Bootstrap"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_away_is_unreachable_and_then_answers_again() {
+    let world = World::new();
+    let bundle = world.bundle().await;
+    let os = bundle.os.authority().unwrap();
+    let (dialer, identity) = (world.dialer(), world.identity(&bundle).await);
+    world.serve(&os, "n1", Some(&os)).await;
+    dialer.connect(NODE, &identity).await.unwrap().version().await.unwrap();
+    drop(world.network.listen(NODE, 50_000));
+    world.fake.break_off();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(dialer.connect(NODE, &identity).await.unwrap_err().kind(), "Unreachable");
+    world.serve(&os, "n1", Some(&os)).await;
+    dialer.connect(NODE, &identity).await.unwrap().version().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_connection_has_one_call_and_no_more() {
+    let world = World::new();
+    let bundle = world.bundle().await;
+    let os = bundle.os.authority().unwrap();
+    world.serve(&os, "n1", Some(&os)).await;
+    let (dialer, identity) = (world.dialer(), world.identity(&bundle).await);
+    dialer.connect(NODE, &identity).await.unwrap().version().await.unwrap();
+    for is_cancelled in [false, true] {
+        let before = world.fake.handshakes();
+        world.fake.log().trouble = Trouble::Silent;
+        let node = dialer.connect(NODE, &identity).await.unwrap();
+        assert_eq!(world.fake.handshakes(), before, "it was kept");
+        if is_cancelled {
+            assert!(tokio::time::timeout(Duration::from_secs(1), node.version()).await.is_err());
+        } else {
+            let timeout = node.version().await.unwrap_err();
+            assert!(matches!(timeout, TalosError::Timeout { .. }), "{timeout}");
+        }
+        assert_eq!(world.fake.handshakes(), before, "silence is not asked again");
+        world.fake.log().trouble = Trouble::None;
+        dialer.connect(NODE, &identity).await.unwrap().version().await.unwrap();
+        node.version().await.unwrap();
+        assert_eq!(world.fake.handshakes(), before + 1, "the next question has a new connection, whoever asks it");
+        drop(node);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(world.fake.open(), 1, "the silent one is closed");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_broke_off_is_asked_once_more_and_a_change_is_not() {
+    let world = World::new();
+    let bundle = world.bundle().await;
+    let os = bundle.os.authority().unwrap();
+    world.serve(&os, "n1", Some(&os)).await;
+    let (dialer, identity) = (world.dialer(), world.identity(&bundle).await);
+    let calls = || std::mem::take(&mut world.fake.log().calls);
+
+    world.fake.log().trouble = Trouble::BreaksOff;
+    let error = dialer.connect(NODE, &identity).await.unwrap().version().await.unwrap_err();
+    assert_eq!((error.kind(), calls()), ("Unreachable", vec!["Version"]), "a new connection cannot be stale");
+
+    dialer.connect(NODE, &identity).await.unwrap().version().await.unwrap();
+    calls();
+    world.fake.log().trouble = Trouble::BreaksOff;
+    dialer.connect(NODE, &identity).await.unwrap().version().await.unwrap();
+    assert_eq!(calls(), ["Version", "Version"]);
+
+    world.fake.log().trouble = Trouble::BreaksOff;
+    let error = dialer.connect(NODE, &identity).await.unwrap().bootstrap().await.unwrap_err();
+    assert!(error.is_outcome_unknown(), "{error}");
+    assert_eq!((error.kind(), calls()), ("Unreachable", vec!["Bootstrap"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_used_is_closed_and_nothing_is_kept_for_good() {
+    let world = World::new();
+    let bundle = world.bundle().await;
+    let os = bundle.os.authority().unwrap();
+    world.serve(&os, "n1", Some(&os)).await;
+    let (dialer, identity) = (world.dialer(), world.identity(&bundle).await);
+    dialer.connect(NODE, &identity).await.unwrap().version().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(4 * 60)).await;
+    dialer.connect("10.0.0.5", &identity).await.unwrap_err();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.fake.open(), 1);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    dialer.connect("10.0.0.5", &identity).await.unwrap_err();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.fake.open(), 0, "closed when any node is asked next");
+
+    let before = world.fake.handshakes();
+    for _ in 0..=15 {
+        dialer.connect(NODE, &identity).await.unwrap().version().await.unwrap();
+        tokio::time::sleep(Duration::from_secs(4 * 60)).await;
+    }
+    assert_eq!(world.fake.handshakes(), before + 2, "after an hour the certificate is looked at again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_so_many_connections_are_kept() {
+    let world = World::new();
+    let bundle = world.bundle().await;
+    let os = bundle.os.authority().unwrap();
+    world.serve(&os, "n1", Some(&os)).await;
+    let (dialer, identity) = (world.dialer(), world.identity(&bundle).await);
+    let mut other = identity.clone();
+    dialer.connect(NODE, &identity).await.unwrap();
+    for _ in 0..300 {
+        other.certificate.push('\n');
+        dialer.connect(NODE, &other).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        dialer.connect(NODE, &identity).await.unwrap();
+    }
+    assert_eq!((world.fake.handshakes(), world.fake.open()), (301, 256), "the one that is used is not the one that goes");
 }
