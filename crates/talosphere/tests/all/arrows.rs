@@ -15,7 +15,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("talos", &["talos-proto", "runtime"]),
     ("vsphere", &["vsphere-wire", "runtime"]),
     ("controllers", &["api", "talos", "vsphere", "runtime"]),
-    ("simulator", &["apiserver", "api", "talos-proto", "vsphere-wire", "runtime"]),
+    // Of apimachinery it reads objects, as the server beside it does; it shares no logic with a client of its own.
+    ("simulator", &["apimachinery", "apiserver", "api", "talos-proto", "vsphere-wire", "runtime"]),
     (
         "talosphere",
         &["apimachinery", "apiserver", "api", "runtime", "talos-proto", "talos", "vsphere-wire", "vsphere", "controllers", "simulator"],
