@@ -47,6 +47,37 @@ pub async fn patch<K: Object, S: Serialize + PartialEq>(
     }
     let as_json = |status: &S| serde_json::to_value(status).unwrap_or_default();
     let Some(change) = difference(&old.map_or_else(|| json!({}), as_json), &as_json(new)) else { return Ok(None) };
+    write(store, object, change).await.map(Some)
+}
+
+/// Makes the status of `object` from `old` into `new`, as [`patch`], in one write with `fields`, which nobody else writes and which must not
+/// be lost: where the whole is refused, they are written alone, into this very object whatever else changed of it. None then.
+///
+/// # Errors
+/// As the API answers to the fields alone.
+pub async fn record<K: Object, S: Serialize>(
+    store: &Store<K>,
+    object: &K,
+    old: Option<&S>,
+    new: &S,
+    fields: Map<String, Value>,
+) -> Result<Option<Arc<K>>, ApiError> {
+    let as_json = |status: &S| serde_json::to_value(status).unwrap_or_default();
+    let mut change = difference(&old.map_or_else(|| json!({}), as_json), &as_json(new)).unwrap_or_else(|| json!({}));
+    if let Value::Object(change) = &mut change {
+        change.extend(fields.clone());
+    }
+    match write(store, object, change).await {
+        Err(error) if error.is_not_found() => Err(error),
+        Err(_) => {
+            let alone = json!({"metadata": {"uid": object.meta().uid}, "status": fields});
+            store.merge_status(&ObjectKey::of(object.meta()), alone).await.map(|_| None)
+        }
+        Ok(written) => Ok(Some(written)),
+    }
+}
+
+async fn write<K: Object>(store: &Store<K>, object: &K, change: Value) -> Result<Arc<K>, ApiError> {
     let meta = object.meta();
     let mut metadata = Map::new();
     for (field, value) in [("uid", &meta.uid), ("resourceVersion", &meta.resource_version)] {
@@ -54,7 +85,7 @@ pub async fn patch<K: Object, S: Serialize + PartialEq>(
             metadata.insert(field.to_owned(), json!(value));
         }
     }
-    store.merge_status(&ObjectKey::of(meta), json!({"metadata": metadata, "status": change})).await.map(Some)
+    store.merge_status(&ObjectKey::of(meta), json!({"metadata": metadata, "status": change})).await
 }
 
 /// Sets the condition that tells whether an object is paused.

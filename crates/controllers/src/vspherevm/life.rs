@@ -15,12 +15,20 @@ use super::status;
 use super::tests::{machine, observed, owner, placement, reference, report, settings, task};
 use crate::edit::is_deleting;
 
+/// How a process dies: so many steps are carried out, one more has its effect on vCenter, and nothing of that is recorded.
+#[derive(Clone, Copy, Debug)]
+struct Death {
+    steps: usize,
+    /// Whether what the steps recorded was written together with the status.
+    is_told: bool,
+}
+
 #[derive(Clone, Debug)]
 enum Event {
     /// One pass.
     Pass,
-    /// One pass in a process that dies: so many steps are carried out, one more has its effect on vCenter, and nothing of that is recorded.
-    Killed(usize),
+    /// One pass in a process that dies.
+    Killed(Death),
     /// The clone ends, well or not.
     CloneEnds(bool),
     /// vCenter forgets the tasks that have ended.
@@ -40,7 +48,7 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         6 => Just(Event::Pass),
-        3 => (0..3_usize).prop_map(Event::Killed),
+        3 => (0..3_usize, any::<bool>()).prop_map(|(steps, is_told)| Event::Killed(Death { steps, is_told })),
         2 => any::<bool>().prop_map(Event::CloneEnds),
         1 => Just(Event::TasksForgotten),
         1 => Just(Event::StatusLost),
@@ -110,10 +118,16 @@ impl World {
             return seen;
         }
         seen.look.placement = self.is_placed.then(|| Arc::new(placement()));
+        let mut is_on = false;
         if let Some(reference) = task_reference(&vm) {
             let known = self.tasks.iter().find(|task| task.reference == reference);
+            is_on = !is_deleting(&vm.metadata) && known.is_some_and(|task| task.what == "VirtualMachine.powerOn");
             seen.look.task = Some(known.map_or(TaskLook::Forgotten, |task| TaskLook::Known(Box::new(task.clone()))));
-        } else if vm_reference(&vm).is_some() {
+        }
+        if task_reference(&vm).is_some() && !is_on {
+            return seen;
+        }
+        if vm_reference(&vm).is_some() {
             seen.look.machine = self.machine.clone().map_or(MachineLook::Gone, |machine| MachineLook::Read(Box::new(machine)));
         } else if !self.is_placed && !is_deleting(&vm.metadata) {
             let near = Vec::new();
@@ -127,7 +141,7 @@ impl World {
         seen
     }
 
-    fn pass(&mut self, dies_after: Option<usize>) {
+    fn pass(&mut self, death: Option<Death>) {
         if self.is_gone {
             return;
         }
@@ -135,17 +149,25 @@ impl World {
         let plan = plan(&seen);
         let was_unknown = is_outcome_unknown(&self.observed.vm);
         for (number, step) in plan.steps.iter().enumerate() {
-            let is_recorded = dies_after.is_none_or(|steps| number < steps);
+            let is_recorded = death.is_none_or(|death| number < death.steps);
             let task = self.effect(step);
             if !is_recorded {
                 return;
             }
+            let was = self.vm().status.clone();
             self.record(step, task);
             if self.is_gone {
                 return;
             }
+            if self.vm().status != was {
+                // In the same write; or alone, when the write of both was refused.
+                let told = Observed { vm: Arc::clone(&self.observed.vm), ..seen.clone() };
+                if death.is_none_or(|death| death.is_told) {
+                    self.vm().status = Some(status::status(&told, &plan, None));
+                }
+            }
         }
-        if dies_after.is_some() {
+        if death.is_some() {
             return;
         }
         let told = Observed { vm: Arc::clone(&self.observed.vm), ..seen };
@@ -248,7 +270,7 @@ impl World {
     fn meet(&mut self, event: &Event) {
         match *event {
             Event::Pass => self.pass(None),
-            Event::Killed(steps) => self.pass(Some(steps)),
+            Event::Killed(death) => self.pass(Some(death)),
             Event::CloneEnds(is_well) => self.clone_ends(is_well),
             Event::TasksForgotten => self.tasks.retain(|task| !task.is_over()),
             Event::StatusLost => self.vm().status = None,

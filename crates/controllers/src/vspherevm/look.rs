@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use vsphere::{Credentials, Link, ManagedObjectReference, PlacementRequest, Reaction, VCenter, VCenters, VSphereError, VirtualMachine};
+use vsphere::{
+    Credentials, Link, ManagedObjectReference, PlacementRequest, Reaction, TaskState, VCenter, VCenters, VSphereError, VirtualMachine,
+};
 
 use api::infrastructure::VSphereVM;
 
@@ -60,9 +62,14 @@ async fn fill(vcenter: &dyn VCenter, vm: &VSphereVM, claimed: Claimed<'_>, look:
         Err(error) => Some(error),
     };
     if let Some(task) = task_reference(vm) {
-        // What follows from the task's end comes first; then it is looked again.
-        look.task = Some(vcenter.task(&task).await?.map_or(TaskLook::Forgotten, |task| TaskLook::Known(Box::new(task))));
-        return Ok(());
+        let task = vcenter.task(&task).await?;
+        let is_on =
+            task.as_ref().is_some_and(|task| task.what == "VirtualMachine.powerOn" && matches!(task.state, TaskState::Succeeded(_)));
+        look.task = Some(task.map_or(TaskLook::Forgotten, |task| TaskLook::Known(Box::new(task))));
+        // What follows from another task's end comes first; then it is looked again.
+        if !is_on || is_leaving || vm_reference(vm).is_none() {
+            return Ok(());
+        }
     }
     if let Some(reference) = vm_reference(vm) {
         look.machine = machine(vcenter, vm, &reference, is_leaving).await?;

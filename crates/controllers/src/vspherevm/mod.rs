@@ -24,7 +24,6 @@ use api::ipam::{IPAddress, IPAddressClaim};
 use api::names::secrets;
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Secret;
-use kube::Resource;
 use runtime::reconcile::{Action, Error, ObjectKey, Reconciler, Store};
 use vsphere::{Change, Credentials, Owner, VSphereError};
 
@@ -85,7 +84,10 @@ pub fn start(wiring: &Wiring) -> Started {
         let found = cluster.map(|cluster| store.of_cluster(namespace.unwrap_or_default(), cluster)).unwrap_or_default();
         found.iter().map(|object| ObjectKey::of(&object.metadata)).collect::<Vec<_>>()
     };
-    let metadata = |old: &VSphereMachine, new: &VSphereMachine| crate::change::of_metadata(&old.metadata, &new.metadata);
+    // All that is read of it.
+    let owners = |old: &VSphereMachine, new: &VSphereMachine| {
+        old.metadata.uid != new.metadata.uid || old.metadata.owner_references != new.metadata.owner_references
+    };
     let (by_cluster, by_infrastructure, by_bootstrap) = (store.clone(), store.clone(), store.clone());
     let controller = wiring
         .controller(NAME, reconciler)
@@ -102,8 +104,8 @@ pub fn start(wiring: &Wiring) -> Started {
             let key = ObjectKey::of(&secret.metadata).to_string();
             by_bootstrap.indexed(BY_BOOTSTRAP, &key).iter().map(|object| ObjectKey::of(&object.metadata)).collect()
         })
-        .watches_when(metadata, |machine: &VSphereMachine| {
-            // The VSphereVM is told by its owner; a machine that is being deleted or paused shows there.
+        .watches_when(owners, |machine: &VSphereMachine| {
+            // The VSphereVM is named after the Machine.
             let owner = machine.metadata.owner_references.iter().flatten().find(|owner| owner.kind == "Machine");
             owner.map(|owner| ObjectKey { namespace: machine.metadata.namespace.clone(), name: owner.name.clone() }).into_iter().collect()
         })
@@ -226,14 +228,7 @@ impl VSphereVMs {
         let Some(vm) = self.act.store.get(key) else { return Ok(()) };
         let observed = Observed { vm, ..observed };
         let new = status::status(&observed, plan, failure);
-        let old = observed.vm.status.as_ref();
-        let written = crate::status::patch(&self.act.store, &*observed.vm, old, &new).await;
-        if matches!(written, Ok(Some(_)))
-            && let Some((event_type, reason, message)) = status::event(&observed.vm, &new)
-        {
-            self.act.recorder.event(&observed.vm.object_ref(&()), event_type, &reason, message);
-        }
-        Ok(written.map(drop).or_else(crate::status::unless_gone)?)
+        Ok(self.act.tell(&observed.vm, &new).await.or_else(crate::status::unless_gone)?)
     }
 }
 
@@ -248,7 +243,7 @@ impl Reconciler for VSphereVMs {
         let vcenter = credentials.as_ref().map(|credentials| self.act.wiring.vcenters.vcenter(credentials));
         let mut result = Ok(());
         for step in &plan.steps {
-            result = self.act.step(&observed, step, vcenter.as_deref()).await;
+            result = self.act.step(&observed, &plan, step, vcenter.as_deref()).await;
             if result.is_err() {
                 break;
             }

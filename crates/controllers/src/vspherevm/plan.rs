@@ -239,6 +239,23 @@ impl Plan {
         self.stand = Stand::Not { reason, severity: Severity::Info, message: message.into() };
     }
 
+    /// Whether a step of it starts a task in vCenter.
+    pub(super) fn starts_task(&self) -> bool {
+        let starts = |step: &Step| {
+            matches!(
+                step,
+                Step::Clone { .. }
+                    | Step::Deliver { .. }
+                    | Step::PowerOn { .. }
+                    | Step::PowerOff { .. }
+                    | Step::RewriteMarker { .. }
+                    | Step::Detach { .. }
+                    | Step::Destroy { .. }
+            )
+        };
+        self.steps.iter().any(starts)
+    }
+
     pub(super) fn warns(&mut self, reason: &'static str, message: impl Into<String>) {
         self.stand = Stand::Not { reason, severity: Severity::Warning, message: message.into() };
     }
@@ -289,18 +306,8 @@ pub fn plan(observed: &Observed) -> Plan {
 
 /// A step that turned out to be needless starts no task, and nothing tells of it.
 fn look_again(plan: &mut Plan) {
-    let is_effect = |step: &Step| {
-        matches!(
-            step,
-            Step::Deliver { .. }
-                | Step::PowerOn { .. }
-                | Step::PowerOff { .. }
-                | Step::RewriteMarker { .. }
-                | Step::Detach { .. }
-                | Step::Destroy { .. }
-        )
-    };
-    if plan.again.is_none() && plan.steps.iter().any(is_effect) {
+    let is_clone = |step: &Step| matches!(step, Step::Clone { .. });
+    if plan.again.is_none() && plan.starts_task() && !plan.steps.iter().any(is_clone) {
         plan.again = Some(LOOK_AGAIN);
     }
 }
@@ -466,13 +473,14 @@ pub(super) fn task(observed: &Observed, plan: &mut Plan) -> bool {
                     _ if has_machine => ("PoweringOn", "to be configured"),
                     _ => ("Cloning", "to be cloned"),
                 };
-                plan.waits(reason, format!("waiting for {} {doing} since {since} ({})", name(vm), reference.id));
+                if !is_told(vm, reason, &reference) {
+                    plan.waits(reason, format!("waiting for {} {doing} since {since} ({})", name(vm), reference.id));
+                }
                 plan.again = ask_again(task);
                 true
             }
             TaskState::Succeeded(Some(machine)) if !has_machine && machine.kind == "VirtualMachine" => {
                 plan.steps.push(Step::Adopt { machine: machine.clone() });
-                plan.waits("Cloning", format!("{} was cloned as {}", name(vm), machine.id));
                 true
             }
             TaskState::Succeeded(_) => {
@@ -481,10 +489,11 @@ pub(super) fn task(observed: &Observed, plan: &mut Plan) -> bool {
                     // The only reconfiguration of a machine that is to live is the delivery of its configuration.
                     plan.waits("PoweringOn", format!("powering on {} ({})", name(vm), machine.id));
                     plan.steps.push(Step::PowerOn { machine });
-                } else {
-                    plan.steps.push(Step::ForgetTask { retry_after: None });
+                    return true;
                 }
-                true
+                plan.steps.push(Step::ForgetTask { retry_after: None });
+                // Where the machine was looked at as well, the pass goes on with it.
+                observed.look.machine == MachineLook::Unknown
             }
             TaskState::Failed(report) if report.reaction() == Reaction::Done => {
                 plan.steps.push(Step::ForgetTask { retry_after: None });
@@ -507,6 +516,12 @@ pub(super) fn task(observed: &Observed, plan: &mut Plan) -> bool {
             }
         },
     }
+}
+
+/// Whether the condition tells of this task, in these words.
+pub(super) fn is_told(vm: &VSphereVM, reason: &str, task: &ManagedObjectReference) -> bool {
+    let known = vm.status.as_ref().and_then(|status| conditions::get(&status.conditions, PROVISIONED));
+    known.is_some_and(|known| known.reason == reason && known.message.ends_with(&format!("({})", task.id)))
 }
 
 /// When to ask about a running task, if nothing tells of its end.

@@ -6,7 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use vsphere::VSphereError;
 
-use super::plan::{ADDRESSES, Claims, LEGACY_PROVISIONED, Observed, PROVISIONED, Plan, SOFT_IN_PROGRESS, SOFT_POWER_OFF, Stand, until};
+use super::plan::{
+    ADDRESSES, Claims, LEGACY_PROVISIONED, Observed, PROVISIONED, Plan, SOFT_IN_PROGRESS, SOFT_POWER_OFF, Stand, task_reference, until,
+};
 use crate::edit::is_deleting;
 use crate::status::set_paused;
 
@@ -102,7 +104,8 @@ fn provisioned(observed: &Observed, plan: &Plan, failure: Option<(&VSphereError,
             };
             Stand::Not { reason, severity: Severity::Warning, message: format!("{error}{}", until(rest)) }
         }
-        None => plan.stand.clone(),
+        None if failure.is_some() => plan.stand.clone(),
+        None => begun(observed, plan),
     };
     let legacy = &mut status.deprecated.v1beta1.conditions;
     match stand {
@@ -127,6 +130,17 @@ fn provisioned(observed: &Observed, plan: &Plan, failure: Option<(&VSphereError,
             conditions::set_legacy(legacy, conditions::legacy_false(LEGACY_PROVISIONED, reason, severity, message), now);
         }
     }
+}
+
+/// Where the plan says that the machine stands; with a task that the plan has started, since when and which: the words stay as they are while it runs.
+fn begun(observed: &Observed, plan: &Plan) -> Stand {
+    let mut stand = plan.stand.clone();
+    if let (Stand::Not { message, .. }, Some(task)) = (&mut stand, task_reference(&observed.vm))
+        && plan.starts_task()
+    {
+        *message = format!("{message} since {} ({})", observed.now.strftime("%T"), task.id);
+    }
+    stand
 }
 
 fn ready(observed: &Observed, status: &mut VSphereVMStatus) {

@@ -14,8 +14,8 @@ use vsphere::{Marker, Owner, VirtualDevice, VirtualMachine, VirtualMachinePowerS
 
 use super::plan::{
     LOOK_AGAIN, MachineLook, Observed, Plan, SOFT_IN_PROGRESS, SOFT_POWER_OFF, Step, TASK_RETRY, TaskLook, ask_again, instance_uuid,
-    is_meant, is_provably_ours, is_untouched, name, pause, server_error, task, task_reference, unanswered, unsettled, vm_reference, wait,
-    wait_for_clone,
+    is_meant, is_provably_ours, is_told, is_untouched, name, pause, server_error, task, task_reference, unanswered, unsettled,
+    vm_reference, wait, wait_for_clone,
 };
 use crate::edit::{has_finalizer, is_deleting};
 
@@ -64,7 +64,9 @@ pub(super) fn deleting(observed: &Observed, plan: &mut Plan) {
             plan.steps.push(Step::Cancel { task: reference.clone() });
         }
         let on = format!("{} ({}) to end", running.what, reference.id);
-        plan.waits("Deleting", Wait { since: running.queued, ..wait(observed, on) }.to_string());
+        if !is_told(vm, "Deleting", &reference) {
+            plan.waits("Deleting", Wait { since: running.queued, ..wait(observed, on) }.to_string());
+        }
         plan.again = ask_again(running);
         return;
     }

@@ -364,9 +364,15 @@ fn while_a_task_is_in_flight() {
         ("clone runs", observed().task("VirtualMachine.clone", TaskState::Running), &[], "Cloning"),
         ("power-on runs", recorded().task("VirtualMachine.powerOn", TaskState::Running), &[], "PoweringOn"),
         ("delivery runs", recorded().task("VirtualMachine.reconfigure", TaskState::Running), &[], "PoweringOn"),
-        ("clone done", observed().task("VirtualMachine.clone", made()), &["adopt"], "Cloning"),
+        ("clone done", observed().task("VirtualMachine.clone", made()), &["adopt"], "AsBefore"),
         ("delivery done", recorded().task("VirtualMachine.reconfigure", TaskState::Succeeded(None)), &["power-on"], "PoweringOn"),
         ("power-on done", recorded().task("VirtualMachine.powerOn", TaskState::Succeeded(None)), &["forget-task"], "AsBefore"),
+        (
+            "power-on done, and the machine was looked at",
+            observed().recorded(running()).task("VirtualMachine.powerOn", TaskState::Succeeded(None)),
+            &["forget-task", "store-bios-uuid"],
+            "Provisioned",
+        ),
         (
             "clone failed",
             observed().task("VirtualMachine.clone", TaskState::Failed(report("NoDiskSpace"))),
@@ -393,6 +399,26 @@ fn while_a_task_is_in_flight() {
             "AsBefore",
         ),
     ]);
+}
+
+#[test]
+fn a_task_keeps_the_words_that_it_was_begun_with() {
+    let begun = plan(&observed());
+    let recorded = observed().with(|vm| vm.status.get_or_insert_default().task_ref = Some("task-1".to_owned()));
+    let told = status::status(&recorded, &begun, None);
+    let words = conditions::get(&told.conditions, PROVISIONED).unwrap().message.clone();
+    assert_eq!(words, "cloning node from /dc1/vm/talos into /dc1/vm/lab since 08:00:00 (task-1)");
+    let runs = observed().with(|vm| vm.status = Some(told)).task("VirtualMachine.clone", TaskState::Running);
+    assert_eq!(reason(&plan(&runs)), "AsBefore");
+    let other = runs.with(|vm| vm.status.get_or_insert_default().task_ref = Some("task-2".to_owned()));
+    assert!(message(&plan(&other)).ends_with("(task-2)"));
+    // A call that failed, and one that was needless, started nothing.
+    let failed = VSphereError::Unreachable { server: "vc".to_owned(), reason: "away".to_owned() };
+    for (observed, failure) in [(&recorded, Some(&failed)), (&observed(), None)] {
+        let told = status::status(observed, &begun, failure);
+        let words = &conditions::get(&told.conditions, PROVISIONED).unwrap().message;
+        assert_eq!(words, "cloning node from /dc1/vm/talos into /dc1/vm/lab");
+    }
 }
 
 #[test]

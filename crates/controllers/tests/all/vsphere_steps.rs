@@ -65,6 +65,19 @@ async fn no_mishap_on_any_effect_does_harm() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_task_is_recorded_though_somebody_else_changes_the_object() {
+    for (number, effect) in (0..).zip(&LIFE[..3]) {
+        let world = World::start(&Setup { mishap: Some((number, Mishap::Touched)), ..Setup::default() }).await;
+        world.provisioned().await;
+        check_alive(&world, effect).await;
+        assert!(world.effects.has_struck.load(Ordering::Relaxed), "{effect}");
+        assert_eq!(world.vm().await.unwrap().metadata.labels.unwrap()["touched"], "yes");
+        assert_eq!(world.done(), LIFE[..3], "{effect}");
+        assert!(!world.story().contains("failed"), "{effect}\n{}", world.story());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restart_after_any_effect_continues() {
     for (number, effect) in (1..).zip(LIFE) {
         // The clone's answer is lost as well: nothing of it is recorded.

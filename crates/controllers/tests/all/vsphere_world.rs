@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use api::infrastructure::{VSphereCluster, VSphereMachine, VSphereVM};
@@ -40,6 +40,8 @@ pub enum Mishap {
     LostBefore,
     LostAfter,
     Twice,
+    /// It happens, and before it is recorded somebody changes the VSphereVM.
+    Touched,
 }
 
 /// Which effect (counted from zero) meets which mishap, and what was done so far.
@@ -49,6 +51,7 @@ pub struct Effects {
     pub planned: Mutex<Option<(u32, Mishap)>>,
     pub done: Mutex<Vec<&'static str>>,
     pub has_struck: AtomicBool,
+    vms: OnceLock<Api<VSphereVM>>,
 }
 
 #[derive(Debug)]
@@ -80,6 +83,13 @@ impl Wrapped {
                 let first = call().await;
                 let _ = call().await;
                 first
+            }
+            Mishap::Touched => {
+                let done = call().await;
+                let label = json!({"metadata": {"labels": {"touched": "yes"}}});
+                let vms = self.effects.vms.get().unwrap();
+                vms.patch("m", &PatchParams::default(), &Patch::Merge(label)).await.unwrap();
+                done
             }
         }
     }
@@ -244,6 +254,7 @@ impl World {
         let registry = Self::registry(&simulator, &tls, &clock, &random);
         let mut world =
             Self { simulator, effects, registry, server, clock, random, tls, log, defects: setup.defects.clone(), running: None };
+        world.effects.vms.set(world.api()).unwrap();
         world.create(setup).await;
         world.run().await;
         world
