@@ -114,6 +114,6 @@ impl Reconciler for VSphereMachines {
         let new = status::status(&observed, &plan);
         let old = observed.object.status.as_ref();
         crate::status::patch(&self.act.store, &*observed.object, old, &new).await.map(drop).or_else(crate::status::unless_gone)?;
-        Ok(Action::Done)
+        Ok(if status::is_silent(&observed) { Action::RequeueAfter(status::SILENCE.unsigned_abs()) } else { Action::Done })
     }
 }

@@ -133,7 +133,9 @@ fn existing(observed: &Observed, vm: &VSphereVM, plan: &mut Plan) {
         });
         plan.steps.push(Step::UpdateVm { patch: serde_json::json!({ "spec": spec }) });
     }
-    if let Some(uuid) = theirs.bios_uuid.as_deref().filter(|uuid| !uuid.is_empty())
+    // Once the VSphereVM has told what it knows of its machine, a moment after the UUID: both become known together.
+    let is_told = vm.status.as_ref().is_some_and(|status| !status.network.is_empty() || status.ready == Some(true));
+    if let Some(uuid) = theirs.bios_uuid.as_deref().filter(|uuid| is_told && !uuid.is_empty())
         && own.provider_id.is_none()
     {
         plan.steps.push(Step::SetProviderId(provider_id(uuid)));
@@ -228,6 +230,7 @@ fn new_vm(observed: &Observed) -> Result<VSphereVM, Waiting> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api::infrastructure::NetworkStatus;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     fn named(name: &str) -> ObjectMeta {
@@ -295,6 +298,7 @@ mod tests {
         let mut vm = VSphereVM { metadata: named("m"), ..VSphereVM::default() };
         vm.spec.bios_uuid = Some("B95B-1".to_owned());
         vm.status.get_or_insert_default().host = Some("esx1.lab".to_owned());
+        vm.status.get_or_insert_default().network = vec![NetworkStatus::default()];
         let with_vm = Observed { vm: Some(Arc::new(vm)), ..observed() };
         let label = Step::LabelMachine { host: "esx1.lab".to_owned() };
         assert_eq!(plan(&with_vm).steps, [Step::SetProviderId("vsphere://b95b-1".to_owned()), label]);

@@ -3,12 +3,15 @@
 use api::conditions::{self, LegacyCondition, Severity, Status};
 use api::infrastructure::{VSphereMachineStatus, VSphereVM};
 use api::meta::{MachineAddress, MachineAddressType};
+use jiff::SignedDuration;
 use runtime::reconcile::Wait;
 
 use super::plan::{Observed, Plan, provider_id};
 use crate::edit::is_deleting;
 use crate::status::set_paused;
 
+/// How long a VSphereVM may take to tell of itself.
+pub const SILENCE: SignedDuration = SignedDuration::from_secs(2);
 /// The condition that tells how far the machine is.
 pub const PROVISIONED: &str = "VirtualMachineProvisioned";
 const LEGACY_PROVISIONED: &str = "VMProvisioned";
@@ -25,10 +28,12 @@ pub fn status(observed: &Observed, plan: &Plan) -> VSphereMachineStatus {
     if let Some(vm) = &observed.vm {
         of_vm(vm, object.spec.provider_id.as_deref(), &mut status);
     }
-    let (condition, legacy) = provisioned(observed, plan);
-    conditions::set(&mut status.conditions, condition, generation, now);
     let list = &mut status.deprecated.v1beta1.conditions;
-    conditions::set_legacy(list, legacy, now);
+    if !is_silent(observed) || conditions::get(&status.conditions, PROVISIONED).is_none() {
+        let (condition, legacy) = provisioned(observed, plan);
+        conditions::set(&mut status.conditions, condition, generation, now);
+        conditions::set_legacy(list, legacy, now);
+    }
     if is_deleting(&object.metadata) {
         let message = plan.waiting.as_ref().map(|waiting| waiting.message.clone()).unwrap_or_default();
         conditions::set(&mut status.conditions, conditions::new("Deleting", true, "Deleting", message.as_str()), generation, now);
@@ -42,6 +47,13 @@ pub fn status(observed: &Observed, plan: &Plan) -> VSphereMachineStatus {
         conditions::set_legacy(list, ready, now);
     }
     status
+}
+
+/// Whether the VSphereVM was made a moment ago and has told nothing yet: that is no news.
+pub fn is_silent(observed: &Observed) -> bool {
+    let Some(vm) = observed.vm.as_ref().filter(|vm| vm.status.is_none()) else { return false };
+    let made = vm.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    made.and_then(|made| made.checked_add(SILENCE).ok()).is_some_and(|until| observed.now < until)
 }
 
 fn of_vm(vm: &VSphereVM, provider: Option<&str>, status: &mut VSphereMachineStatus) {
