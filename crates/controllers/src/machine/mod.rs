@@ -27,7 +27,7 @@ use plan::Observed;
 /// The controller's name.
 pub const NAME: &str = "machine";
 /// Between two looks at one object: what changes together is looked at once.
-const REST: Duration = Duration::from_millis(10);
+const REST: Duration = Duration::from_millis(30);
 /// The index of Machines by the objects that they reference.
 pub const BY_REFERENCE: &str = "references";
 
@@ -175,6 +175,9 @@ impl Reconciler for Machines {
             return Ok(Action::Done);
         };
         let observed = Observed { machine, ..observed };
+        if status::is_nascent(&observed, &plan) {
+            return result.map(|()| Action::RequeueAfter(status::NASCENT.unsigned_abs()));
+        }
         let new = status::status(&observed, &plan);
         let old = observed.machine.status.as_ref();
         let written = crate::status::patch(&self.store, &*observed.machine, old, &new).await;

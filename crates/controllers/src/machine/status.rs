@@ -11,9 +11,21 @@ use k8s_openapi::api::core::v1::Node;
 use runtime::reconcile::Wait;
 
 use super::plan::{Deletion, NodeWait, Observed, Plan};
-use crate::contract::External;
+use crate::contract::{External, Referenced};
 use crate::mirror;
 use crate::status::set_paused;
+
+/// How long the objects that a new Machine references may take to appear: they are made a moment after it.
+pub const NASCENT: SignedDuration = SignedDuration::from_secs(1);
+
+/// Whether the Machine was made a moment ago and what it references was not yet: there is nothing to tell.
+pub fn is_nascent(observed: &Observed, plan: &Plan) -> bool {
+    let meta = &observed.machine.metadata;
+    let is_new = observed.machine.status.is_none() && meta.deletion_timestamp.is_none() && !plan.is_paused;
+    let is_missing = |part: &Referenced| matches!(part, Referenced::Missing { .. });
+    let until = meta.creation_timestamp.as_ref().and_then(|made| made.0.checked_add(NASCENT).ok());
+    is_new && (is_missing(&observed.bootstrap) || is_missing(&observed.infrastructure)) && until.is_some_and(|until| observed.now < until)
+}
 
 /// Computes the status from the old one and what was observed.
 pub fn status(observed: &Observed, plan: &Plan) -> MachineStatus {
@@ -92,7 +104,7 @@ fn failure(observed: &Observed) -> Option<(String, String)> {
         let was_provisioned =
             observed.machine.status.as_ref().is_some_and(|status| status.initialization.infrastructure_provisioned == Some(true));
         match &observed.infrastructure {
-            crate::contract::Referenced::Missing { kind, name } if was_provisioned => {
+            Referenced::Missing { kind, name } if was_provisioned => {
                 Some(("InvalidConfiguration".to_owned(), format!("{kind} {name} was there and is gone")))
             }
             _ => None,

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::plan::{Deletion, NodeWait, Observed, Plan, Step, plan};
-use super::status::status;
+use super::status::{NASCENT, is_nascent, status};
 use crate::contract::{External, Referenced};
 use crate::workload::Connection;
 
@@ -60,6 +60,20 @@ fn node(change: &Value) -> Arc<Node> {
         "spec": {"providerID": ID}, "status": {"conditions": [{"type": "Ready", "status": "True"}, {"type": "DiskPressure", "status": "False"}]}});
     json_patch::merge(&mut value, change);
     read(value)
+}
+
+#[test]
+fn a_new_machine_tells_nothing_before_its_parts_are_made() {
+    let made = at("08:00:00");
+    let mut new = Observed { infrastructure: missing("VSphereMachine"), now: made, ..settled() };
+    Arc::make_mut(&mut new.machine).metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(made));
+    let is = |observed: &Observed| is_nascent(observed, &plan(observed));
+    assert!(is(&new));
+    assert!(!is(&Observed { now: made + NASCENT, ..new.clone() }), "what never comes is told");
+    assert!(!is(&Observed { infrastructure: external("VSphereMachine", &json!({})), ..new.clone() }));
+    let told = status(&new, &plan(&new));
+    Arc::make_mut(&mut new.machine).status = Some(told);
+    assert!(!is(&new), "what was there and is gone is told");
 }
 
 /// A Machine that runs: nothing is to be done.
