@@ -24,7 +24,7 @@ use plan::Observed;
 /// The controller's name.
 pub const NAME: &str = "cluster";
 /// Between two looks at one object: what changes together is looked at once.
-const REST: Duration = Duration::from_millis(20);
+const REST: Duration = Duration::from_millis(50);
 /// The index of Clusters by the objects that they reference.
 const BY_REFERENCE: &str = "references";
 

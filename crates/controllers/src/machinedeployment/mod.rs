@@ -24,7 +24,7 @@ pub use act::new_set;
 /// The controller's name.
 pub const NAME: &str = "machinedeployment";
 /// Between two looks at one object: what changes together is looked at once.
-const REST: Duration = Duration::from_millis(20);
+const REST: Duration = Duration::from_millis(50);
 
 struct MachineDeployments {
     act: Act,

@@ -25,7 +25,7 @@ pub use act::new_machine;
 /// The controller's name.
 pub const NAME: &str = "machineset";
 /// Between two looks at one object: what changes together is looked at once.
-const REST: Duration = Duration::from_millis(10);
+const REST: Duration = Duration::from_millis(30);
 /// The index of MachineSets by the templates that they reference.
 const BY_TEMPLATE: &str = "templates";
 

@@ -42,7 +42,7 @@ use status::Acted;
 /// The controller's name.
 pub const NAME: &str = "taloscontrolplane";
 /// Between two looks at one object: what changes together is looked at once.
-const REST: Duration = Duration::from_millis(10);
+const REST: Duration = Duration::from_millis(20);
 /// Machines by the objects that they name.
 const BY_PART: &str = "parts of control planes";
 

@@ -214,23 +214,3 @@ impl Drop for Call<'_> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use runtime::net::MemoryNetwork;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_connection_is_dialled_once_and_tells_its_end() {
-        let network = MemoryNetwork::default();
-        let _listener = network.listen("10.0.0.4", 50_000);
-        let ended = Ended::default();
-        let once = Once::new(Arc::new(network), ended.clone());
-        let stream = once.dial("10.0.0.4", 50_000).await.unwrap();
-        assert!(!ended.0.load(Ordering::Relaxed));
-        drop(stream);
-        assert!(ended.0.load(Ordering::Relaxed));
-        assert_eq!(once.dial("10.0.0.4", 50_000).await.err().unwrap().kind(), io::ErrorKind::NotConnected);
-    }
-}
