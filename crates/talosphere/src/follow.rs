@@ -26,16 +26,26 @@ use crate::tree::{Node, Objects, tree, verdict};
 /// An object of any kind. It is read when it is first looked at - often it has changed again before - and shared by every look.
 #[derive(Clone)]
 struct Shown {
+    /// Without labels, owners and what else a follower's store is not asked for.
     metadata: ObjectMeta,
     text: Box<RawValue>,
     value: OnceLock<Arc<Value>>,
 }
 
-/// The part of an object that is read at once.
-#[derive(Deserialize)]
+/// The part of an object that is read at once: what a store goes by.
+#[derive(Default, Deserialize)]
 struct Head {
     #[serde(default)]
-    metadata: ObjectMeta,
+    metadata: Metadata,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Metadata {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
 }
 
 impl Shown {
@@ -56,6 +66,8 @@ impl<'de> Deserialize<'de> for Shown {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Box::<RawValue>::deserialize(deserializer)?;
         let Head { metadata } = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
+        let Metadata { name, namespace, uid, resource_version } = metadata;
+        let metadata = ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() };
         Ok(Self { metadata, text, value: OnceLock::new() })
     }
 }
@@ -205,7 +217,7 @@ const TOLD: usize = 12;
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// How long further changes are waited for after one.
-const GATHER: Duration = Duration::from_millis(20);
+const GATHER: Duration = Duration::from_millis(50);
 
 /// Follows the objects of some kinds in a namespace until `look` says that the goal is reached or cannot be.
 ///

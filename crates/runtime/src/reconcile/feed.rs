@@ -5,6 +5,7 @@
 //! are read.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -13,6 +14,7 @@ use jiff::Timestamp;
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::core::ObjectList;
 use serde::Deserialize;
+use serde::de::{Deserializer as _, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
@@ -73,19 +75,13 @@ enum Ended {
     Relist,
 }
 
-/// The part of an object that says which one it is, and in which state.
-#[derive(Deserialize)]
-struct Identified<'a> {
-    #[serde(borrow)]
-    metadata: Identity<'a>,
-}
-
-#[derive(Deserialize)]
+/// The part of an object's metadata that says which one it is, and in which state.
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Identity<'a> {
     #[serde(borrow)]
     namespace: Option<Cow<'a, str>>,
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     name: Cow<'a, str>,
     #[serde(borrow)]
     uid: Option<Cow<'a, str>>,
@@ -93,10 +89,43 @@ struct Identity<'a> {
     resource_version: Option<Cow<'a, str>>,
 }
 
-impl Identity<'_> {
+impl<'a> Identity<'a> {
+    /// Reads an object as far as its metadata, which stand near its beginning.
+    fn read(object: &'a RawValue) -> Result<Self, kube::Error> {
+        let mut identity = None;
+        let read = serde_json::Deserializer::from_str(object.get()).deserialize_map(ToMetadata(&mut identity));
+        match (identity, read) {
+            (Some(identity), _) => Ok(identity),
+            (None, Ok(())) => Ok(Self::default()),
+            (None, Err(error)) => Err(kube::Error::SerdeError(error)),
+        }
+    }
+
     fn key(&self) -> ObjectKey {
         let namespace = self.namespace.as_deref().filter(|namespace| !namespace.is_empty()).map(str::to_owned);
         ObjectKey { namespace, name: self.name.clone().into_owned() }
+    }
+}
+
+/// Gives up with an error once the metadata are read: nothing else is of interest.
+struct ToMetadata<'s, 'a>(&'s mut Option<Identity<'a>>);
+
+impl<'a> Visitor<'a> for ToMetadata<'_, 'a> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<M: MapAccess<'a>>(self, mut map: M) -> Result<(), M::Error> {
+        while let Some(field) = map.next_key::<Cow<'a, str>>()? {
+            if field == "metadata" {
+                *self.0 = Some(map.next_value()?);
+                return Err(M::Error::custom("the rest is not read"));
+            }
+            map.next_value::<IgnoredAny>()?;
+        }
+        Ok(())
     }
 }
 
@@ -220,7 +249,7 @@ impl<K: Object> Feed<K> {
             };
             match event {
                 WatchEvent::Added(text) | WatchEvent::Modified(text) => {
-                    let Identified { metadata } = read(&text)?;
+                    let metadata = Identity::read(&text)?;
                     let (uid, told) = (metadata.uid.as_deref(), metadata.resource_version.as_deref());
                     if !self.store.knows(&metadata.key(), uid, told) {
                         self.store.saw(read(&text)?);
@@ -230,7 +259,7 @@ impl<K: Object> Feed<K> {
                     }
                 }
                 WatchEvent::Deleted(text) => {
-                    let Identified { metadata } = read(&text)?;
+                    let metadata = Identity::read(&text)?;
                     self.store.saw_deletion(&metadata.key(), metadata.uid.as_deref(), metadata.resource_version.as_deref());
                     if let Some(told) = metadata.resource_version {
                         version = told.into_owned();
@@ -244,5 +273,32 @@ impl<K: Object> Feed<K> {
                 WatchEvent::Error(status) => return Err(kube::Error::Api(status)),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_is_known_by_its_metadata_wherever_they_stand() {
+        let metadata = r#""metadata":{"labels":{"a":"b"},"uid":"u-\u0031","name":"n","resourceVersion":"7","namespace":""}"#;
+        for text in [
+            format!(r#"{{"kind":"K","apiVersion":"v1",{metadata},"spec":{{"metadata":{{"name":"other"}}}}}}"#),
+            format!(r#"{{"spec":{{"metadata":{{"name":"other"}}}},{metadata}}}"#),
+        ] {
+            let text = RawValue::from_string(text).unwrap();
+            let identity = Identity::read(&text).unwrap();
+            assert_eq!(identity.key(), ObjectKey::cluster_scoped("n"));
+            assert_eq!((identity.uid.as_deref(), identity.resource_version.as_deref()), (Some("u-1"), Some("7")));
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_is_an_error_and_one_without_metadata_has_no_name() {
+        let read = |text: &str| Identity::read(&RawValue::from_string(text.to_owned()).unwrap()).map(|identity| identity.key());
+        assert!(read("[1]").is_err());
+        assert!(read(r#"{"metadata": 3}"#).is_err());
+        assert_eq!(read(r#"{"kind": "K"}"#).unwrap(), ObjectKey::cluster_scoped(""));
     }
 }
