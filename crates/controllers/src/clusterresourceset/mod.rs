@@ -9,6 +9,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::addons::{ClusterResourceSet, ClusterResourceSetBinding, ResourceRef, ResourceSetSource};
 use api::cluster::Cluster;
@@ -25,6 +26,8 @@ use plan::{Observed, Source, Target};
 
 /// The controller's name.
 pub const NAME: &str = "clusterresourceset";
+/// Between two looks at one object: what changes together is looked at once.
+const REST: Duration = Duration::from_millis(50);
 
 struct Sets {
     act: Act,
@@ -60,11 +63,10 @@ pub fn start(wiring: &Wiring) -> Started {
     let (for_clusters, for_bindings) = (in_namespace.clone(), in_namespace.clone());
     let controller = wiring
         .controller(NAME, reconciler)
+        .rest(REST)
         .watches(move |secret: &Secret| of_secret(&secret.metadata))
         .watches(move |config_map: &ConfigMap| of_config_map(&config_map.metadata))
-        .watches_when(crate::change::of_cluster, move |cluster: &Cluster| {
-            for_clusters(cluster.metadata.namespace.as_deref().unwrap_or_default())
-        })
+        .watches_when(is_other_cluster, move |cluster: &Cluster| for_clusters(cluster.metadata.namespace.as_deref().unwrap_or_default()))
         .watches(move |binding: &ClusterResourceSetBinding| for_bindings(binding.metadata.namespace.as_deref().unwrap_or_default()));
     let waker = controller.waker();
     wiring.workload.subscribe(Arc::new(move |change| {
@@ -75,6 +77,11 @@ pub fn start(wiring: &Wiring) -> Started {
         }
     }));
     wiring.started(controller)
+}
+
+/// Whether a Cluster may be selected otherwise, or be paused. How far it is shows in the connection to it.
+fn is_other_cluster(old: &Cluster, new: &Cluster) -> bool {
+    crate::change::of_metadata(&old.metadata, &new.metadata) || old.spec.paused != new.spec.paused
 }
 
 impl Sets {

@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use crate::cli::Input;
 use crate::problem::{Code, Problem};
@@ -9,6 +10,9 @@ use crate::render::fields::Schemas;
 use crate::render::values::Values;
 use crate::render::{Rendered, render};
 use crate::seams::Seams;
+
+/// What manifests are read by: the kinds served here, read once.
+static SCHEMAS: LazyLock<Schemas> = LazyLock::new(|| Schemas::of_crds(&api::crds()));
 
 /// A file's name as given and its text; `-` is standard input.
 ///
@@ -67,5 +71,5 @@ pub fn values(input: &Input, further: &[(String, String)], seams: &Seams) -> Res
 /// # Errors
 /// As [`render`].
 pub fn manifests(files: &[(String, String)], values: &Values) -> Result<Rendered, Problem> {
-    render(files, values, &Schemas::of_crds(&api::crds()))
+    render(files, values, &*SCHEMAS)
 }
