@@ -217,7 +217,7 @@ const TOLD: usize = 12;
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// How long further changes are waited for after one.
-const GATHER: Duration = Duration::from_millis(50);
+const GATHER: Duration = Duration::from_millis(100);
 
 /// Follows the objects of some kinds in a namespace until `look` says that the goal is reached or cannot be.
 ///

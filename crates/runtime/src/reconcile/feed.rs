@@ -4,22 +4,17 @@
 //! Most of what a watch tells is the outcome of our own writes, which the store took in with their answers: of those only the metadata
 //! are read.
 
-use std::borrow::Cow;
-use std::fmt;
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::stream::BoxStream;
+use http::HeaderValue;
+use http::header::ACCEPT_ENCODING;
 use jiff::Timestamp;
-use kube::api::{ListParams, WatchEvent, WatchParams};
-use kube::core::ObjectList;
-use serde::Deserialize;
-use serde::de::{Deserializer as _, Error as _, IgnoredAny, MapAccess, Visitor};
-use serde_json::value::RawValue;
+use kube::api::{ListParams, WatchParams};
+use kube::core::{ObjectList, Status};
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
-use super::key::ObjectKey;
+use super::frame::Frames;
 use super::store::{Object, Store};
 use super::write::explain;
 use crate::clock::Clock;
@@ -73,64 +68,6 @@ enum Ended {
     Resume(String),
     /// The revision is forgotten: list again.
     Relist,
-}
-
-/// The part of an object's metadata that says which one it is, and in which state.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Identity<'a> {
-    #[serde(borrow)]
-    namespace: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    name: Cow<'a, str>,
-    #[serde(borrow)]
-    uid: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    resource_version: Option<Cow<'a, str>>,
-}
-
-impl<'a> Identity<'a> {
-    /// Reads an object as far as its metadata, which stand near its beginning.
-    fn read(object: &'a RawValue) -> Result<Self, kube::Error> {
-        let mut identity = None;
-        let read = serde_json::Deserializer::from_str(object.get()).deserialize_map(ToMetadata(&mut identity));
-        match (identity, read) {
-            (Some(identity), _) => Ok(identity),
-            (None, Ok(())) => Ok(Self::default()),
-            (None, Err(error)) => Err(kube::Error::SerdeError(error)),
-        }
-    }
-
-    fn key(&self) -> ObjectKey {
-        let namespace = self.namespace.as_deref().filter(|namespace| !namespace.is_empty()).map(str::to_owned);
-        ObjectKey { namespace, name: self.name.clone().into_owned() }
-    }
-}
-
-/// Gives up with an error once the metadata are read: nothing else is of interest.
-struct ToMetadata<'s, 'a>(&'s mut Option<Identity<'a>>);
-
-impl<'a> Visitor<'a> for ToMetadata<'_, 'a> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<M: MapAccess<'a>>(self, mut map: M) -> Result<(), M::Error> {
-        while let Some(field) = map.next_key::<Cow<'a, str>>()? {
-            if field == "metadata" {
-                *self.0 = Some(map.next_value()?);
-                return Err(M::Error::custom("the rest is not read"));
-            }
-            map.next_value::<IgnoredAny>()?;
-        }
-        Ok(())
-    }
-}
-
-fn read<'a, T: Deserialize<'a>>(text: &'a RawValue) -> Result<T, kube::Error> {
-    serde_json::from_str(text.get()).map_err(kube::Error::SerdeError)
 }
 
 pub(super) struct Feed<K: Object> {
@@ -233,72 +170,37 @@ impl<K: Object> Feed<K> {
             bookmarks: true,
             ..WatchParams::default()
         };
-        let request = self.path().watch(&parameters, &version).map_err(kube::Error::BuildRequest)?;
-        let mut events: BoxStream<'static, Result<WatchEvent<Box<RawValue>>, kube::Error>> =
-            match self.store.client().request_events(request).await {
-                Ok(events) => Box::pin(events),
-                Err(kube::Error::Api(status)) if status.code == 410 => return Ok(Ended::Relist),
-                Err(error) => return Err(error),
-            };
+        let mut request = self.path().watch(&parameters, &version).map_err(kube::Error::BuildRequest)?;
+        // Compressed streams are held back until there is enough to compress.
+        request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let mut frames = match self.store.client().request_stream(request).await {
+            Ok(stream) => Frames::new(Box::pin(stream)),
+            Err(kube::Error::Api(status)) if status.code == 410 => return Ok(Ended::Relist),
+            Err(error) => return Err(error),
+        };
         self.store.set_link(Link::Connected);
         let deadline = self.clock.instant() + Duration::from_secs(u64::from(WATCH_SECONDS)) + WATCH_GRACE;
         loop {
-            let event = match tokio::time::timeout_at(deadline, events.next()).await {
-                Ok(Some(event)) => event?,
-                Ok(None) | Err(_) => return Ok(Ended::Resume(version)),
+            let frame = match tokio::time::timeout_at(deadline, frames.next()).await {
+                Ok(Ok(Some(frame))) => frame,
+                Ok(Err(error)) => return Err(error),
+                Ok(Ok(None)) | Err(_) => return Ok(Ended::Resume(version)),
             };
-            match event {
-                WatchEvent::Added(text) | WatchEvent::Modified(text) => {
-                    let metadata = Identity::read(&text)?;
-                    let (uid, told) = (metadata.uid.as_deref(), metadata.resource_version.as_deref());
-                    if !self.store.knows(&metadata.key(), uid, told) {
-                        self.store.saw(read(&text)?);
-                    }
-                    if let Some(told) = metadata.resource_version {
-                        version = told.into_owned();
-                    }
-                }
-                WatchEvent::Deleted(text) => {
-                    let metadata = Identity::read(&text)?;
-                    self.store.saw_deletion(&metadata.key(), metadata.uid.as_deref(), metadata.resource_version.as_deref());
-                    if let Some(told) = metadata.resource_version {
-                        version = told.into_owned();
-                    }
-                }
-                WatchEvent::Bookmark(bookmark) => {
-                    self.store.passed(&bookmark.metadata.resource_version);
-                    version = bookmark.metadata.resource_version;
-                }
-                WatchEvent::Error(status) if status.code == 410 => return Ok(Ended::Relist),
-                WatchEvent::Error(status) => return Err(kube::Error::Api(status)),
+            if frame.change == "ERROR" {
+                let status: Status = frame.read()?;
+                return if status.code == 410 { Ok(Ended::Relist) } else { Err(kube::Error::Api(Box::new(status))) };
+            }
+            let identity = frame.identity()?;
+            let (key, uid, told) = (identity.key(), identity.uid.as_deref(), identity.resource_version.as_deref());
+            match &*frame.change {
+                "BOOKMARK" => self.store.passed(told.unwrap_or_default()),
+                "DELETED" => self.store.saw_deletion(&key, uid, told),
+                _ if self.store.knows(&key, uid, told) => {}
+                _ => self.store.saw(frame.read()?),
+            }
+            if let Some(told) = identity.resource_version {
+                version = told.into_owned();
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_object_is_known_by_its_metadata_wherever_they_stand() {
-        let metadata = r#""metadata":{"labels":{"a":"b"},"uid":"u-\u0031","name":"n","resourceVersion":"7","namespace":""}"#;
-        for text in [
-            format!(r#"{{"kind":"K","apiVersion":"v1",{metadata},"spec":{{"metadata":{{"name":"other"}}}}}}"#),
-            format!(r#"{{"spec":{{"metadata":{{"name":"other"}}}},{metadata}}}"#),
-        ] {
-            let text = RawValue::from_string(text).unwrap();
-            let identity = Identity::read(&text).unwrap();
-            assert_eq!(identity.key(), ObjectKey::cluster_scoped("n"));
-            assert_eq!((identity.uid.as_deref(), identity.resource_version.as_deref()), (Some("u-1"), Some("7")));
-        }
-    }
-
-    #[test]
-    fn what_is_no_object_is_an_error_and_one_without_metadata_has_no_name() {
-        let read = |text: &str| Identity::read(&RawValue::from_string(text.to_owned()).unwrap()).map(|identity| identity.key());
-        assert!(read("[1]").is_err());
-        assert!(read(r#"{"metadata": 3}"#).is_err());
-        assert_eq!(read(r#"{"kind": "K"}"#).unwrap(), ObjectKey::cluster_scoped(""));
     }
 }

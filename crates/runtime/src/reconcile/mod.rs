@@ -22,6 +22,7 @@
 mod backoff;
 mod controller;
 mod feed;
+mod frame;
 mod key;
 mod queue;
 mod recorder;
