@@ -40,3 +40,19 @@ fn the_command_reference_is_fresh() {
     }
     check("commands.md", &text);
 }
+
+/// What `docs/safety.md` names is there: files by their path, tests as `file::test`.
+#[test]
+fn the_safety_page_names_what_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let page = fs::read_to_string(root.join("docs/safety.md")).unwrap();
+    let named: Vec<&str> = page.split('`').filter(|text| text.starts_with("crates/")).collect();
+    assert!(named.len() > 40, "the page names {} places", named.len());
+    let is_missing = |name: &&str| {
+        let (file, test) = name.split_once("::").map_or((*name, None), |(file, test)| (file, Some(test)));
+        let Ok(text) = fs::read_to_string(root.join(file)) else { return true };
+        test.is_some_and(|test| !text.contains(&format!("fn {test}(")))
+    };
+    let missing: Vec<&str> = named.into_iter().filter(is_missing).collect();
+    assert!(missing.is_empty(), "docs/safety.md names what is not there: {missing:#?}");
+}
