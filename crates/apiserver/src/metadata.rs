@@ -33,7 +33,7 @@ pub fn restore_metadata(object: &mut Value, stored: &Value) {
 pub fn keep(object: &mut Value, stored: &Value, field: &str) {
     let Some(map) = object.as_object_mut() else { return };
     match stored.get(field) {
-        Some(value) if map.get(field) == Some(value) => {}
+        Some(value) if map.get(field).is_some_and(|known| meta::is_same(known, value)) => {}
         Some(value) => drop(map.insert(field.to_owned(), value.clone())),
         None => drop(map.shift_remove(field)),
     }

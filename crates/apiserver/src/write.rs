@@ -326,7 +326,7 @@ impl Write<'_> {
         if meta::resource_version(&wanted).is_some_and(|version| version != entry.facts.resource_version) {
             return Err(StatusError::modified(&resource, name));
         }
-        if wanted == *current {
+        if meta::is_same(&wanted, current) {
             return Ok((Decision::Unchanged, Vec::new()));
         }
         let is_custom_status = subresource == "status" && self.resource().is_custom();
@@ -354,7 +354,7 @@ impl Write<'_> {
         if self.resource().has_generation() && subresource != "status" && differs_in_specification(&object, stored) {
             meta::set(&mut object, "generation", meta::generation(stored) + 1);
         }
-        if object == *stored {
+        if meta::is_same(&object, stored) {
             return Ok((Decision::Unchanged, warnings));
         }
         let decision = if is_finished(self.resource(), &object) { Decision::Remove(object) } else { Decision::Put(object) };

@@ -12,6 +12,7 @@ use api::cluster::{Cluster, Machine};
 use api::ipam::{IPAddress, IPAddressClaim};
 use api::meta::MachineAddressType;
 use api::names::{labels, secrets};
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use runtime::reconcile::Store;
 use serde_json::Value;
@@ -32,8 +33,15 @@ pub fn has_etcd_hook(machine: &Machine) -> bool {
     machine.metadata.annotations.as_ref().is_some_and(|known| known.contains_key(ETCD_HOOK))
 }
 
-/// What Secrets were read as, so that each is read once for each of its versions: by uid, with the version that was read. Clones share it.
-pub struct Readings<T>(Arc<Mutex<BTreeMap<String, (String, T)>>>);
+/// What Secrets were read as, by uid: each is read once for each content that it has. Clones share it.
+pub struct Readings<T>(Arc<Mutex<BTreeMap<String, Reading<T>>>>);
+
+struct Reading<T> {
+    /// The version of the Secret that was looked at last, and its data.
+    version: String,
+    data: Option<BTreeMap<String, ByteString>>,
+    outcome: T,
+}
 
 impl<T> Default for Readings<T> {
     fn default() -> Self {
@@ -54,19 +62,23 @@ impl<T> std::fmt::Debug for Readings<T> {
 }
 
 impl<T: Clone> Readings<T> {
-    /// What `read` makes of this Secret, now or when this version of it was first seen.
+    /// What `read` makes of the content of this Secret, now or when it was first seen.
     pub fn of(&self, secret: &Secret, read: impl FnOnce(&Secret) -> T) -> T {
         let uid = secret.metadata.uid.clone().unwrap_or_default();
         let version = secret.metadata.resource_version.clone().unwrap_or_default();
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, reading)) = known.get(&uid)
-            && *at == version
-        {
-            return reading.clone();
+        if let Some(reading) = known.get_mut(&uid) {
+            if reading.version == version {
+                return reading.outcome.clone();
+            }
+            if reading.data == secret.data {
+                reading.version = version;
+                return reading.outcome.clone();
+            }
         }
-        let reading = read(secret);
-        known.insert(uid, (version, reading.clone()));
-        reading
+        let outcome = read(secret);
+        known.insert(uid, Reading { version, data: secret.data.clone(), outcome: outcome.clone() });
+        outcome
     }
 }
 

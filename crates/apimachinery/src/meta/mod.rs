@@ -54,6 +54,32 @@ pub fn pointer<'a>(object: &'a Value, pointer: &str) -> Option<&'a Value> {
     })
 }
 
+/// Whether two values are equal, as `==` says. Of two states of one object the fields mostly stand in the same order: then nothing is looked
+/// up.
+#[must_use]
+pub fn is_same(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Object(one), Value::Object(other)) => {
+            if one.len() != other.len() {
+                return false;
+            }
+            for ((field, value), (other_field, other_value)) in one.iter().zip(other) {
+                if field != other_field {
+                    return one == other;
+                }
+                if !is_same(value, other_value) {
+                    return false;
+                }
+            }
+            true
+        }
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| is_same(one, other))
+        }
+        (one, other) => one == other,
+    }
+}
+
 /// The text at a JSON pointer; empty when there is none.
 #[must_use]
 pub fn text_at<'a>(object: &'a Value, at: &str) -> &'a str {
@@ -230,6 +256,28 @@ mod tests {
             assert_eq!(pointer(&object, at), object.pointer(at), "{at}");
         }
         assert_eq!((text_at(&object, "/text"), text_at(&object, "/a")), ("t", ""));
+    }
+
+    #[test]
+    fn equal_values_are_the_same_in_any_order() {
+        let values = [
+            json!({"a": 1, "b": {"c": [1, {"d": null, "e": ""}]}}),
+            json!({"b": {"c": [1, {"e": "", "d": null}]}, "a": 1}),
+            json!({"a": 1, "b": {"c": [1, {"e": "", "d": 0}]}}),
+            json!({"a": 1, "b": {"c": [1]}}),
+            json!({"a": 1}),
+            json!({"b": 1}),
+            json!([1, 2]),
+            json!([2, 1]),
+            json!(1),
+            json!(1.0),
+            json!("1"),
+        ];
+        for one in &values {
+            for other in &values {
+                assert_eq!(is_same(one, other), one == other, "{one} {other}");
+            }
+        }
     }
 
     #[test]

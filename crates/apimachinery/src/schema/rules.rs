@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::validate::{predecessor, type_name};
 use super::{Additional, CelRule, Node};
 use crate::field::{ErrorKind, FieldError, child, index, key};
+use crate::meta::is_same;
 
 const NOT_ASKED: &str =
     "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
@@ -31,7 +32,7 @@ pub(super) fn judge(node: &Node, value: &Value, old: Option<&Value>, path: &str,
 }
 
 fn walk(node: &Node, value: &Value, old: Option<&Value>, path: &str, errors: &mut Vec<FieldError>) {
-    if !node.has_cel || value.is_null() || old == Some(value) {
+    if !node.has_cel || value.is_null() || old.is_some_and(|old| is_same(old, value)) {
         return;
     }
     for rule in &node.rules.cel {

@@ -11,6 +11,7 @@ use super::{Additional, ListType, Node, Rules, Type};
 use super::{formats, rules};
 use crate::field::{FieldError, child, index, with_child, with_index, with_key};
 use crate::gvk::parse_api_version;
+use crate::meta::is_same;
 use crate::names;
 
 pub(super) fn object(root: &Node, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
@@ -78,7 +79,7 @@ fn has_type(wanted: Type, value: &Value) -> bool {
 }
 
 fn value(node: &Node, new: &Value, old: Option<&Value>, path: &mut String, errors: &mut Vec<FieldError>) {
-    if old == Some(new) {
+    if old.is_some_and(|old| is_same(old, new)) {
         return;
     }
     if !types(node, new, path, errors) {
@@ -286,7 +287,7 @@ fn fields(node: &Node, map: &Map<String, Value>, old: Option<&Value>, path: &mut
 
 /// Lists whose items must differ, as a whole or by their keys.
 fn lists(node: &Node, new: &Value, old: Option<&Value>, path: &mut String, errors: &mut Vec<FieldError>) {
-    if !node.has_unique_items || old == Some(new) {
+    if !node.has_unique_items || old.is_some_and(|old| is_same(old, new)) {
         return;
     }
     match new {
