@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::ApiResource;
-use runtime::reconcile::{Link, Store, Stores};
+use runtime::reconcile::{Link, Store, Stores, identified};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
@@ -32,22 +32,6 @@ struct Shown {
     value: OnceLock<Arc<Value>>,
 }
 
-/// The part of an object that is read at once: what a store goes by.
-#[derive(Default, Deserialize)]
-struct Head {
-    #[serde(default)]
-    metadata: Metadata,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Metadata {
-    name: Option<String>,
-    namespace: Option<String>,
-    uid: Option<String>,
-    resource_version: Option<String>,
-}
-
 impl Shown {
     /// The whole object.
     fn value(&self) -> Arc<Value> {
@@ -65,9 +49,7 @@ impl fmt::Debug for Shown {
 impl<'de> Deserialize<'de> for Shown {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Box::<RawValue>::deserialize(deserializer)?;
-        let Head { metadata } = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
-        let Metadata { name, namespace, uid, resource_version } = metadata;
-        let metadata = ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() };
+        let metadata = identified(text.get()).map_err(D::Error::custom)?;
         Ok(Self { metadata, text, value: OnceLock::new() })
     }
 }

@@ -9,6 +9,7 @@ use std::fmt;
 use std::io::ErrorKind;
 
 use futures::{AsyncBufRead, AsyncBufReadExt as _};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::Status;
 use serde::Deserialize;
 use serde::de::{Deserializer as _, Error as _, IgnoredAny, MapAccess, Visitor};
@@ -128,13 +129,7 @@ impl<'a> Frame<'a> {
     /// # Errors
     /// When it is no object.
     pub fn identity(&self) -> Result<Identity<'a>, kube::Error> {
-        let mut identity = None;
-        let read = serde_json::Deserializer::from_slice(self.object).deserialize_map(ToMetadata(&mut identity));
-        match (identity, read) {
-            (Some(identity), _) => Ok(identity),
-            (None, Ok(())) => Ok(Identity::default()),
-            (None, Err(error)) => Err(kube::Error::SerdeError(error)),
-        }
+        Identity::read(self.object).map_err(kube::Error::SerdeError)
     }
 }
 
@@ -152,11 +147,37 @@ pub(super) struct Identity<'a> {
     pub resource_version: Option<Cow<'a, str>>,
 }
 
-impl Identity<'_> {
+impl<'a> Identity<'a> {
+    fn read(object: &'a [u8]) -> Result<Self, serde_json::Error> {
+        let mut identity = None;
+        let read = serde_json::Deserializer::from_slice(object).deserialize_map(ToMetadata(&mut identity));
+        match (identity, read) {
+            (Some(identity), _) => Ok(identity),
+            (None, Ok(())) => Ok(Self::default()),
+            (None, Err(error)) => Err(error),
+        }
+    }
+
     pub fn key(&self) -> ObjectKey {
         let namespace = self.namespace.as_deref().filter(|namespace| !namespace.is_empty()).map(str::to_owned);
         ObjectKey { namespace, name: self.name.clone().into_owned() }
     }
+}
+
+/// What a store goes by of an object that is kept as text: name, namespace, uid and resourceVersion. Nothing else of it is read.
+///
+/// # Errors
+/// When it is no object.
+pub fn identified(object: &str) -> Result<ObjectMeta, serde_json::Error> {
+    let Identity { namespace, name, uid, resource_version } = Identity::read(object.as_bytes())?;
+    let owned = |text: Option<Cow<'_, str>>| text.map(Cow::into_owned);
+    Ok(ObjectMeta {
+        name: Some(name.into_owned()),
+        namespace: owned(namespace),
+        uid: owned(uid),
+        resource_version: owned(resource_version),
+        ..ObjectMeta::default()
+    })
 }
 
 /// Gives up with an error once the metadata are read.

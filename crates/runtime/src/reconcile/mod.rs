@@ -40,6 +40,7 @@ use jiff::Timestamp;
 pub use backoff::Backoff;
 pub use controller::{Controller, Failing, Health, HealthReport, Waker};
 pub use feed::Link;
+pub use frame::identified;
 pub use key::ObjectKey;
 pub use recorder::{EventType, Recorder};
 pub use store::{Object, Store};
