@@ -190,6 +190,16 @@ fn new_vm(observed: &Observed) -> Result<VSphereVM, Waiting> {
         let name = infrastructure.metadata.name.as_deref().unwrap_or_default();
         return waiting("WaitingForClusterInfrastructure", format!("VSphereCluster {name} to be provisioned"));
     }
+    // A worker that boots before its control plane answers can only wait, with its address and its place taken.
+    let is_control_plane = machine.metadata.labels.as_ref().is_some_and(|known| known.contains_key(labels::CONTROL_PLANE));
+    let plane = observed.cluster.as_ref().filter(|cluster| cluster.spec.control_plane_ref.is_some());
+    let is_initialized = |cluster: &Cluster| cluster.status.as_ref()?.initialization.control_plane_initialized;
+    if !is_control_plane && plane.is_some_and(|cluster| is_initialized(cluster) != Some(true)) {
+        return waiting(
+            "WaitingForControlPlaneInitialized",
+            format!("the control plane of Cluster {namespace}/{cluster} to be initialized"),
+        );
+    }
     let Some(secret) = machine.spec.bootstrap.data_secret_name.clone() else {
         let name = machine.metadata.name.as_deref().unwrap_or_default();
         return waiting("WaitingForBootstrapData", format!("the machine configuration of Machine {name}"));
@@ -203,7 +213,7 @@ fn new_vm(observed: &Observed) -> Result<VSphereVM, Waiting> {
     clone.server = clone.server.filter(|server| !server.is_empty()).or_else(|| Some(infrastructure.spec.server.clone()));
     clone.thumbprint = clone.thumbprint.filter(|text| !text.is_empty()).or_else(|| infrastructure.spec.thumbprint.clone());
     let mut own_labels = std::collections::BTreeMap::from([(labels::CLUSTER_NAME.to_owned(), cluster)]);
-    if machine.metadata.labels.as_ref().is_some_and(|known| known.contains_key(labels::CONTROL_PLANE)) {
+    if is_control_plane {
         own_labels.insert(labels::CONTROL_PLANE.to_owned(), String::new());
     }
     Ok(VSphereVM {
@@ -291,6 +301,14 @@ mod tests {
         Arc::make_mut(unconfigured.machine.as_mut().unwrap()).spec.bootstrap.data_secret_name = None;
         assert_eq!(reason(&unconfigured), "WaitingForBootstrapData");
         assert_eq!(reason(&Observed { is_name_taken: true, ..observed() }), "NameTaken");
+        // A worker waits for its control plane.
+        let mut worker = observed();
+        Arc::make_mut(worker.machine.as_mut().unwrap()).metadata.labels = None;
+        Arc::make_mut(worker.cluster.as_mut().unwrap()).spec.control_plane_ref = Some(api::meta::ContractReference::default());
+        assert_eq!(reason(&worker), "WaitingForControlPlaneInitialized");
+        let cluster = Arc::make_mut(worker.cluster.as_mut().unwrap());
+        cluster.status.get_or_insert_default().initialization.control_plane_initialized = Some(true);
+        assert!(matches!(plan(&worker).steps.as_slice(), [Step::CreateVm(_)]));
     }
 
     #[test]

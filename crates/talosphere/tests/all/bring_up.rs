@@ -41,3 +41,24 @@ fn a_machines_way_to_ready_takes_few_writes() {
         }
     });
 }
+
+#[test]
+fn no_worker_is_cloned_before_the_control_plane_can_take_it_in() {
+    run(8, async {
+        let world = World::start(&Setup::new(8, 1, 2)).await;
+        let path = "/apis/cluster.x-k8s.io/v1beta2/namespaces/default/clusters/demo";
+        let look = async {
+            loop {
+                let is_cloned = world.simulator.truth().vms.iter().any(|vm| vm.name.starts_with("demo-workers"));
+                let cluster = world.api().get(path).await.unwrap().unwrap_or_default();
+                let is_initialized = cluster["status"]["initialization"]["controlPlaneInitialized"] == true;
+                assert!(is_initialized || !is_cloned, "{}", world.log());
+                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            }
+        };
+        tokio::select! {
+            () = look => {}
+            done = world.up() => done.unwrap_or_else(|problem| panic!("{problem}\n{}", world.log())),
+        }
+    });
+}
