@@ -42,8 +42,8 @@ impl Act {
                 edit.apply(&self.deployments).await?;
                 ("claim", None)
             }
-            Step::CreateSet => {
-                let set = new_set(&deployment, &suffix(&deployment, &observed.sets));
+            Step::CreateSet { replicas, revision } => {
+                let set = new_set(&deployment, &suffix(&deployment, &observed.sets), *replicas, *revision);
                 let created = match self.sets.create(&set).await {
                     Ok(created) => created,
                     // An earlier try of ours whose answer was lost.
@@ -98,8 +98,8 @@ fn suffix(deployment: &MachineDeployment, sets: &[Arc<MachineSet>]) -> String {
     naming::derived(&parts.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// The first set of a deployment, named with `suffix`.
-pub fn new_set(deployment: &MachineDeployment, suffix: &str) -> MachineSet {
+/// A set of the deployment's template, named with `suffix`.
+pub fn new_set(deployment: &MachineDeployment, suffix: &str, replicas: i32, revision: i64) -> MachineSet {
     let name = deployment.metadata.name.clone().unwrap_or_default();
     let hash = format!("{}-{suffix}", template_hash(deployment));
     let mut template = deployment.spec.template.clone();
@@ -116,7 +116,7 @@ pub fn new_set(deployment: &MachineDeployment, suffix: &str) -> MachineSet {
     let mut set_annotations: BTreeMap<String, String> = carried.map(|(key, value)| (key.clone(), value.clone())).collect();
     set_annotations.insert(annotations::DESIRED_REPLICAS.to_owned(), wanted.to_string());
     set_annotations.insert(annotations::MAX_REPLICAS.to_owned(), most_replicas(deployment).to_string());
-    set_annotations.insert(annotations::REVISION.to_owned(), "1".to_owned());
+    set_annotations.insert(annotations::REVISION.to_owned(), revision.to_string());
     let metadata = ObjectMeta {
         name: Some(naming::suffixed(&name, suffix)),
         namespace: deployment.metadata.namespace.clone(),
@@ -130,7 +130,7 @@ pub fn new_set(deployment: &MachineDeployment, suffix: &str) -> MachineSet {
         cluster_name: deployment.spec.cluster_name.clone(),
         deletion: deployment.spec.deletion.clone(),
         machine_naming: deployment.spec.machine_naming.clone(),
-        replicas: Some(wanted),
+        replicas: Some(replicas),
         selector,
         template,
     };

@@ -1,7 +1,8 @@
-//! The MachineDeployment controller: keeps one MachineSet for its template, and its replicas.
+//! The MachineDeployment controller: one MachineSet for its template, its replicas, and the way there from former templates.
 
 mod act;
 pub mod plan;
+pub mod rollout;
 pub mod status;
 pub mod template;
 #[cfg(test)]
@@ -115,6 +116,7 @@ impl Reconciler for MachineDeployments {
         let written = crate::status::patch(&self.store, &*observed.deployment, old, &new).await;
         result?;
         written.map(drop).or_else(crate::status::unless_gone)?;
-        Ok(Action::Done)
+        let wait = plan.look_again.map(|at| Duration::try_from(at.duration_since(observed.now)).unwrap_or_default());
+        Ok(wait.map_or(Action::Done, Action::RequeueAfter))
     }
 }

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use api::cluster::{MachineDeploymentPhase, MachineDeploymentStatus};
-use api::conditions::{self, New, Severity, get_legacy};
+use api::cluster::{Machine, MachineDeploymentPhase, MachineDeploymentStatus, MachineSet};
+use api::conditions::{self, New, Severity, get, get_legacy};
+use jiff::Timestamp;
 
-use super::plan::{Observed, Plan, most_unavailable};
+use super::plan::{Observed, Plan, is_on_delete, is_rollout_paused, most_unavailable, shortcomings};
 use crate::aggregate::{self, Member, Reasons};
-use crate::edit::is_deleting;
+use crate::edit::{controller_reference, is_deleting};
 use crate::machineset::status::{
     count, deleting, has, has_ready_node, is_available, member, scaling_down, scaling_up, unless_zero, versions,
 };
@@ -45,7 +46,7 @@ fn wanted(observed: &Observed) -> i32 {
 
 /// Ready Machines against wanted ones decide, as upstream.
 fn phase(observed: &Observed, status: &MachineDeploymentStatus) -> MachineDeploymentPhase {
-    let failed = |set: &Arc<api::cluster::MachineSet>| {
+    let failed = |set: &Arc<MachineSet>| {
         let view = set.status.as_ref().map(|status| &status.deprecated.v1beta1);
         view.is_some_and(|view| view.failure_reason.is_some() || view.failure_message.is_some())
     };
@@ -107,25 +108,108 @@ fn available(observed: &Observed) -> New<'static> {
     conditions::new("Available", false, "NotAvailable", message)
 }
 
-/// Not rolling out; but a specification that differs is told here, where people look for it.
+/// So many Machines are named that a rollout waits for; the rest is counted.
+const NAMED: usize = 3;
+
+/// Rolling out while Machines are not up to date, or a former set still has some: what differs, and what is waited for, and since when.
 fn rolling_out(observed: &Observed, plan: &Plan) -> New<'static> {
-    if plan.outdated.is_empty() {
+    let outdated: Vec<&Arc<Machine>> = observed.machines.iter().filter(|machine| is_outdated(observed, plan, machine)).collect();
+    if outdated.is_empty() || plan.deletion_left.is_some() {
         return conditions::new("RollingOut", false, "NotRollingOut", "");
     }
-    let outdated = count(&observed.machines, |machine| !has(machine, "UpToDate"));
-    let differences = plan.outdated.iter().map(|difference| format!("\n* {difference}")).collect::<String>();
-    let message = format!("{outdated} replicas have an older specification and are kept: this version does not replace them{differences}");
-    conditions::new("RollingOut", false, "NotRollingOut", message)
+    let mut lines: Vec<String> = Vec::new();
+    for set in &observed.sets {
+        let differences = shortcomings(&observed.deployment, set, observed.now);
+        if outdated.iter().any(|machine| is_of(machine, set)) {
+            lines.extend(differences.into_iter().filter(|difference| !lines.contains(difference)).collect::<Vec<_>>());
+        }
+    }
+    let (stays, more) = waited_for(observed, plan, &outdated);
+    lines.extend(stays);
+    if more > 0 {
+        lines.push(format!("and {more} more"));
+    }
+    let mut message = format!("Rolling out {} not up-to-date replicas", outdated.len());
+    for line in lines {
+        message.push_str("\n* ");
+        message.push_str(&line);
+    }
+    conditions::new("RollingOut", true, "RollingOut", message)
+}
+
+fn is_of(machine: &Machine, set: &MachineSet) -> bool {
+    controller_reference(&machine.metadata).map(|owner| &owner.uid) == set.metadata.uid.as_ref()
+}
+
+fn is_outdated(observed: &Observed, plan: &Plan, machine: &Machine) -> bool {
+    let is_current = plan.outdated.is_empty() && plan.current.as_ref().is_some_and(|set| is_of(machine, set));
+    !is_current && observed.sets.iter().any(|set| is_of(machine, set) && !shortcomings(&observed.deployment, set, observed.now).is_empty())
+}
+
+/// What stands between now and the next step: lines, and how many more there would be.
+fn waited_for(observed: &Observed, plan: &Plan, outdated: &[&Arc<Machine>]) -> (Vec<String>, usize) {
+    let deployment = &observed.deployment;
+    if is_rollout_paused(deployment) {
+        return (vec!["the rollout is paused (spec.paused)".to_owned()], 0);
+    }
+    if plan.is_breaking_deadlock {
+        return (
+            vec![
+                "a Machine that is not available is behind one that goes first: that one goes, though one fewer is available then"
+                    .to_owned(),
+            ],
+            0,
+        );
+    }
+    let mut lines = Vec::new();
+    let new = plan.current.as_ref().filter(|_| plan.outdated.is_empty());
+    lines.extend(new.and_then(|set| blocked(set)).map(|why| format!("waiting: {why}")));
+    for machine in observed.machines.iter().filter(|machine| is_deleting(&machine.metadata)) {
+        let condition = machine.status.as_ref().and_then(|status| get(&status.conditions, "Deleting"));
+        let why = condition.map(|condition| first_line(&condition.message)).filter(|why| !why.is_empty());
+        let since = machine.metadata.deletion_timestamp.as_ref().map(|time| time.0);
+        lines.push(waiting(machine, "to be gone", since, why));
+    }
+    for machine in observed.machines.iter().filter(|machine| new.is_some_and(|set| is_of(machine, set))) {
+        if is_deleting(&machine.metadata) || has(machine, "Available") {
+            continue;
+        }
+        let condition = |type_: &str| machine.status.as_ref().and_then(|status| get(&status.conditions, type_));
+        let since = condition("Available").map(|condition| condition.last_transition_time.0);
+        let why = condition("Ready").filter(|ready| ready.status != conditions::Status::True).or_else(|| condition("Available"));
+        let why = why.map(|condition| first_line(&condition.message)).filter(|why| !why.is_empty());
+        lines.push(waiting(machine, "to be available", since, why));
+    }
+    if lines.is_empty() && is_on_delete(deployment) {
+        lines.push(format!("strategy OnDelete: each of the {} is replaced when somebody deletes it", outdated.len()));
+    }
+    let more = lines.len().saturating_sub(NAMED);
+    lines.truncate(NAMED);
+    (lines, more)
+}
+
+fn waiting(machine: &Machine, what: &str, since: Option<Timestamp>, why: Option<&str>) -> String {
+    let name = machine.metadata.name.as_deref().unwrap_or_default();
+    let since = since.map(|since| format!(" since {}", since.strftime("%T"))).unwrap_or_default();
+    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    format!("waiting{since} for Machine {name} {what}{why}")
+}
+
+fn first_line(message: &str) -> &str {
+    message.lines().next().unwrap_or_default().trim_start_matches("* ").trim_end_matches(':')
+}
+
+/// Why a set makes no Machines.
+fn blocked(set: &MachineSet) -> Option<String> {
+    let list = &set.status.as_ref()?.deprecated.v1beta1.conditions;
+    get_legacy(list, "MachinesCreated").filter(|created| created.status == conditions::Status::False)?.message.clone()
 }
 
 fn current(observed: &Observed, plan: &Plan, status: &mut MachineDeploymentStatus) {
     let (generation, now) = (observed.deployment.metadata.generation, observed.now);
     let (present, wanted) = (count(&observed.machines, |_| true), wanted(observed));
     let members: Vec<Member<'_>> = observed.machines.iter().map(member).collect();
-    let blocked = plan.current.as_ref().and_then(|set| {
-        let list = &set.status.as_ref()?.deprecated.v1beta1.conditions;
-        get_legacy(list, "MachinesCreated").filter(|created| created.status == conditions::Status::False)?.message.clone()
-    });
+    let blocked = plan.current.as_ref().and_then(|set| blocked(set));
     let remediating = Reasons { good: "Remediating", bad: "NotRemediating", unknown: "", none: "" };
     let all = [
         available(observed),

@@ -26,6 +26,8 @@ pub use act::new_machine;
 pub const NAME: &str = "machineset";
 /// Between two looks at one object: what changes together is looked at once.
 const REST: Duration = Duration::from_millis(30);
+/// How long after a failed preflight check it is made again: what it looks at is another provider's, and not all of it is watched.
+const HELD: Duration = Duration::from_secs(15);
 /// The index of MachineSets by the templates that they reference.
 const BY_TEMPLATE: &str = "templates";
 
@@ -131,8 +133,12 @@ impl MachineSets {
         let bootstrap_template = wiring.externals.find(&namespace, template.bootstrap.config_ref.as_ref()).await?;
         let infrastructure_template = wiring.externals.find(&namespace, Some(&template.infrastructure_ref)).await?;
         let deployment = owner_name(&set.metadata, "MachineDeployment").and_then(|name| self.deployments.get_in(&namespace, name));
+        let cluster = self.clusters.get_in(&namespace, &set.spec.cluster_name);
+        let plane = cluster.as_ref().and_then(|cluster| cluster.spec.control_plane_ref.as_ref());
+        let control_plane = wiring.externals.find(&namespace, plane).await?;
         Ok(Observed {
-            cluster: self.clusters.get_in(&namespace, &set.spec.cluster_name),
+            cluster,
+            control_plane,
             now: wiring.clock.now_seconds(),
             set,
             deployment,
@@ -169,6 +175,7 @@ impl Reconciler for MachineSets {
         let written = crate::status::patch(&self.store, &*observed.set, old, &new).await;
         result?;
         written.map(drop).or_else(crate::status::unless_gone)?;
-        Ok(Action::Done)
+        let is_held = plan.blocked.as_ref().is_some_and(|blocked| blocked.reason == "PreflightCheckFailed");
+        Ok(if is_held { Action::RequeueAfter(HELD) } else { Action::Done })
     }
 }

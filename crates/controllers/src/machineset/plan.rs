@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 
 use crate::contract::Referenced;
 use crate::edit::{controller_reference, has_finalizer, is_deleting, is_paused};
-use crate::machinedeployment::template;
+use crate::machinedeployment::plan as deployment;
 use crate::naming::PLANNED_MACHINES;
 
 /// What is known when a MachineSet is planned.
@@ -35,6 +35,8 @@ pub struct Observed {
     pub objects: BTreeMap<String, (Referenced, Referenced)>,
     pub bootstrap_template: Referenced,
     pub infrastructure_template: Referenced,
+    /// The Cluster's control plane.
+    pub control_plane: Referenced,
     pub now: Timestamp,
 }
 
@@ -142,7 +144,14 @@ fn is_without_owner(template: &Referenced, cluster: &Cluster) -> bool {
 /// What is missing around the Machines that are there.
 fn members(observed: &Observed, plan: &mut Plan) {
     let verdict = verdict(observed);
-    for machine in observed.machines.iter().filter(|machine| !is_deleting(&machine.metadata)) {
+    for machine in &observed.machines {
+        if is_deleting(&machine.metadata) {
+            // How long its deletion may take is still the user's to change.
+            if let Some(patch) = sync_limits(&observed.set, machine) {
+                plan.steps.push(Step::SyncMachine(Arc::clone(machine), patch));
+            }
+            continue;
+        }
         let name = machine.metadata.name.clone().unwrap_or_default();
         let (bootstrap, infrastructure) = observed.objects.get(&name).unwrap_or(&(Referenced::None, Referenced::None));
         let begun = machine.status.as_ref().map(|status| &status.initialization);
@@ -175,7 +184,7 @@ fn members(observed: &Observed, plan: &mut Plan) {
 /// Whether the set's Machines have the wanted specification, and what differs.
 fn verdict(observed: &Observed) -> (bool, String) {
     let Some(deployment) = &observed.deployment else { return (true, String::new()) };
-    let differences = template::differences(&observed.set.spec.template, &deployment.spec.template);
+    let differences = deployment::shortcomings(deployment, &observed.set, observed.now);
     let message = differences.iter().map(|difference| format!("* {difference}")).collect::<Vec<_>>().join("\n");
     (differences.is_empty(), message)
 }
@@ -210,11 +219,15 @@ fn scale(observed: &Observed, plan: &mut Plan) {
         plan.steps.push(Step::KeepPlanned(planned.clone()));
     }
     if present < wanted {
+        if is_left_to_the_next(observed) {
+            return;
+        }
         let is_off =
             observed.set.metadata.annotations.as_ref().is_some_and(|known| known.contains_key(annotations::DISABLE_MACHINE_CREATE));
         let message = format!("annotation {} keeps Machines from being created", annotations::DISABLE_MACHINE_CREATE);
         let off = is_off.then_some(Blocked { reason: "PreflightCheckFailed", message });
         let blocked = off
+            .or_else(|| preflight(observed))
             .or_else(|| blocked(&observed.bootstrap_template, "BootstrapTemplateCloningFailed"))
             .or_else(|| blocked(&observed.infrastructure_template, "InfrastructureTemplateCloningFailed"));
         match blocked {
@@ -227,16 +240,65 @@ fn scale(observed: &Observed, plan: &mut Plan) {
     }
     let going = observed.machines.iter().filter(|machine| is_deleting(&machine.metadata)).count();
     let surplus = present.saturating_sub(wanted).saturating_sub(going);
-    for machine in first_to_go(observed).into_iter().take(surplus) {
+    for machine in order_of_going(&observed.set, &observed.machines).into_iter().take(surplus) {
         plan.steps.push(Step::DeleteMachine(machine));
     }
 }
 
-/// The Machines in the order in which they go: marked ones, then those that never had a Node, then unhealthy ones, then as the set's
-/// deletion order says. What never ran goes before what does not run well now: it may be well again.
-pub fn first_to_go(observed: &Observed) -> Vec<Arc<Machine>> {
-    let order = observed.set.spec.deletion.order.unwrap_or_default();
-    let mut staying: Vec<Arc<Machine>> = observed.machines.iter().filter(|machine| !is_deleting(&machine.metadata)).cloned().collect();
+/// Whether what is missing is made by the deployment's current set instead: Machines that somebody deletes are replaced by new ones.
+fn is_left_to_the_next(observed: &Observed) -> bool {
+    observed.deployment.as_ref().is_some_and(|deployment| {
+        deployment::is_on_delete(deployment) && !deployment::is_rollout_paused(deployment) && !verdict(observed).0
+    })
+}
+
+/// What keeps the control plane from taking new workers in, in upstream's words. Checks can be skipped by name, with upstream's annotation.
+/// One that has never run holds nothing here: the Machines are made, and their VMs wait for it.
+fn preflight(observed: &Observed) -> Option<Blocked> {
+    let plane = observed.control_plane.found()?;
+    let name = plane.metadata.name.as_deref().unwrap_or_default();
+    let skipped = observed.set.metadata.annotations.as_ref().and_then(|known| known.get(annotations::SKIP_PREFLIGHT_CHECKS));
+    let skipped: Vec<&str> = skipped.map_or("", String::as_str).split(',').map(str::trim).collect();
+    let failed = |check: &str, what: String| {
+        let is_on = !skipped.contains(&"All") && !skipped.contains(&check);
+        is_on.then(|| Blocked { reason: "PreflightCheckFailed", message: format!("{what} ({check:?} preflight check failed)") })
+    };
+    let stable = || {
+        let (wanted, running) = plane.spec.version.as_deref().zip(plane.status.version.as_deref())?;
+        let is_upgrading = wanted.trim_start_matches('v') != running.trim_start_matches('v');
+        is_upgrading.then(|| failed("ControlPlaneIsStable", format!("{} {name} is upgrading from {running} to {wanted}", plane.kind)))?
+    };
+    let skew = || {
+        let worker = observed.set.spec.template.spec.version.as_deref()?;
+        let running = plane.status.version.as_deref().or(plane.spec.version.as_deref())?;
+        let ((major, minor), (plane_major, plane_minor)) = minor_of(worker).zip(minor_of(running))?;
+        let why = if (major, minor) > (plane_major, plane_minor) {
+            "higher than ControlPlane version"
+        } else if major == plane_major && minor + OLDEST_MINOR < plane_minor {
+            "more than 3 minor versions older than the ControlPlane version"
+        } else {
+            return None;
+        };
+        let policy = "do not conform to the kubernetes version skew policy as MachineSet version is";
+        failed("KubernetesVersionSkew", format!("MachineSet version ({worker}) and ControlPlane version ({running}) {policy} {why}"))
+    };
+    stable().or_else(skew)
+}
+
+/// A kubelet may be so many minors older than the API server.
+const OLDEST_MINOR: u64 = 3;
+
+/// Major and minor of a version.
+fn minor_of(version: &str) -> Option<(u64, u64)> {
+    let mut parts = version.trim_start_matches('v').split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// The Machines in the order in which they go: marked ones, then those that never had a Node, then unhealthy ones, then those that are not
+/// available (yet), then as the set's deletion order says. What never ran goes before what does not run well now: it may be well again.
+pub fn order_of_going(set: &MachineSet, machines: &[Arc<Machine>]) -> Vec<Arc<Machine>> {
+    let order = set.spec.deletion.order.unwrap_or_default();
+    let mut staying: Vec<Arc<Machine>> = machines.iter().filter(|machine| !is_deleting(&machine.metadata)).cloned().collect();
     let rank = |machine: &Machine| -> u8 {
         let is_marked = machine.metadata.annotations.as_ref().is_some_and(|known| known.contains_key(annotations::DELETE_MACHINE));
         if is_marked {
@@ -245,8 +307,10 @@ pub fn first_to_go(observed: &Observed) -> Vec<Arc<Machine>> {
             1
         } else if is_unhealthy(machine) {
             2
-        } else {
+        } else if machine.status.as_ref().is_none_or(|status| !conditions::is_true(&status.conditions, "Available")) {
             3
+        } else {
+            4
         }
     };
     let created = |machine: &Machine| machine.metadata.creation_timestamp.as_ref().map(|time| time.0);
@@ -308,11 +372,8 @@ fn sync(set: &MachineSet, machine: &Machine) -> Option<Value> {
     ];
     for (field, wanted, present) in pairs {
         if field == "deletion" {
-            // Each limit on its own: the one that the API defaults on Machines is not taken away.
-            let limits = wanted.as_object().into_iter().flatten().filter(|(limit, seconds)| present.get(*limit) != Some(*seconds));
-            let change: Map<String, Value> = limits.map(|(limit, seconds)| (limit.clone(), seconds.clone())).collect();
-            if !change.is_empty() {
-                spec.insert(field.to_owned(), Value::Object(change));
+            if let Some(change) = limits_change(&wanted, &present) {
+                spec.insert(field.to_owned(), change);
             }
         } else if wanted != present {
             let is_empty = wanted.is_null() || wanted.as_array().is_some_and(Vec::is_empty);
@@ -341,6 +402,19 @@ fn sync(set: &MachineSet, machine: &Machine) -> Option<Value> {
         patch.insert("spec".to_owned(), Value::Object(spec));
     }
     Some(Value::Object(patch))
+}
+
+/// Each limit on its own: the one that the API defaults on Machines is not taken away.
+fn limits_change(wanted: &Value, present: &Value) -> Option<Value> {
+    let limits = wanted.as_object().into_iter().flatten().filter(|(limit, seconds)| present.get(*limit) != Some(*seconds));
+    let change: Map<String, Value> = limits.map(|(limit, seconds)| (limit.clone(), seconds.clone())).collect();
+    (!change.is_empty()).then_some(Value::Object(change))
+}
+
+/// The merge patch that brings the limits of a Machine's deletion to its set's template.
+fn sync_limits(set: &MachineSet, machine: &Machine) -> Option<Value> {
+    let change = limits_change(&as_json(&set.spec.template.spec.deletion), &as_json(&machine.spec.deletion))?;
+    Some(json!({"metadata": {"uid": machine.metadata.uid}, "spec": {"deletion": change}}))
 }
 
 fn as_json<T: serde::Serialize>(value: &T) -> Value {

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::plan::{Blocked, Observed, Plan, Step, first_to_go, plan};
+use super::plan::{Blocked, Observed, Plan, Step, order_of_going, plan};
 use super::status::status;
 use crate::contract::{External, Referenced};
 use crate::naming::PLANNED_MACHINES;
@@ -72,6 +72,7 @@ fn observed(machines: Vec<Arc<Machine>>) -> Observed {
         objects,
         bootstrap_template: template("TalosConfigTemplate", &json!({})),
         infrastructure_template: template("VSphereMachineTemplate", &json!({})),
+        control_plane: Referenced::None,
         now: now(),
     }
 }
@@ -217,6 +218,60 @@ fn what_stands_in_the_way_is_told() {
 }
 
 #[test]
+fn no_worker_is_made_that_the_control_plane_cannot_take_in() {
+    let with = |wanted: &str, running: &str, worker: &str, skipped: &str| Observed {
+        control_plane: template(
+            "TalosControlPlane",
+            &json!({"metadata": {"name": "cp"}, "spec": {"version": wanted}, "status": {"version": running}}),
+        ),
+        set: set(
+            &json!({"metadata": {"annotations": {"machineset.cluster.x-k8s.io/skip-preflight-checks": skipped}}, "spec": {"template": {"spec": {"version": worker}}}}),
+        ),
+        ..observed(Vec::new())
+    };
+    let skew = "MachineSet version (v1.33.1) and ControlPlane version (v1.32.4) do not conform to the kubernetes version skew policy as MachineSet version is higher than ControlPlane version (\"KubernetesVersionSkew\" preflight check failed)";
+    let old = "MachineSet version (v1.28.9) and ControlPlane version (v1.32.4) do not conform to the kubernetes version skew policy as MachineSet version is more than 3 minor versions older than the ControlPlane version (\"KubernetesVersionSkew\" preflight check failed)";
+    let upgrading = "TalosControlPlane cp is upgrading from v1.32.4 to v1.33.1 (\"ControlPlaneIsStable\" preflight check failed)";
+    let table = [
+        (with("v1.32.4", "1.32.4", "v1.32.4", ""), None),
+        (with("v1.32.4", "v1.32.4", "v1.29.0", ""), None),
+        (with("v1.32.4", "v1.32.4", "v1.32.9", ""), None),
+        (with("v1.33.1", "v1.32.4", "v1.32.4", ""), Some(upgrading)),
+        (with("v1.33.1", "v1.32.4", "v1.32.4", "ControlPlaneIsStable"), None),
+        (with("v1.32.4", "v1.32.4", "v1.33.1", ""), Some(skew)),
+        (with("v1.32.4", "v1.32.4", "v1.28.9", ""), Some(old)),
+        (with("v1.32.4", "v1.32.4", "v1.33.1", "All"), None),
+    ];
+    for (observed, expected) in table {
+        let planned = plan(&observed);
+        assert_eq!(planned.blocked.as_ref().map(|blocked| blocked.message.as_str()), expected);
+        assert_eq!(planned.steps.is_empty(), expected.is_some(), "{planned:?}");
+        let told = told(&observed);
+        let created = get_legacy(&told.deprecated.v1beta1.conditions, "MachinesCreated").unwrap();
+        assert_eq!(created.reason.as_deref(), expected.map(|_| "PreflightCheckFailed"));
+    }
+}
+
+#[test]
+fn a_set_of_a_former_template_makes_none_where_machines_go_on_deletion() {
+    let spec = serde_json::to_value(&set(&json!({})).spec).unwrap();
+    let deployment = |change: &Value| {
+        let mut value = json!({"metadata": {"name": "d"}, "spec": spec});
+        json_patch::merge(&mut value, change);
+        Some(read::<MachineDeployment>(value))
+    };
+    let newer = |strategy: &str, is_paused: bool| Observed {
+        deployment: deployment(
+            &json!({"spec": {"paused": is_paused, "rollout": {"strategy": {"type": strategy}}, "template": {"spec": {"version": "v1.26.0"}}}}),
+        ),
+        ..observed(Vec::new())
+    };
+    assert_eq!(plan(&newer("OnDelete", false)).steps, []);
+    assert_eq!(plan(&newer("OnDelete", true)).steps, [Step::PlanMachines { count: 2 }]);
+    assert_eq!(plan(&newer("RollingUpdate", false)).steps, [Step::PlanMachines { count: 2 }]);
+}
+
+#[test]
 fn the_first_to_go_are_marked_then_unwell_then_by_order() {
     let created = |at: &str| json!({"metadata": {"creationTimestamp": format!("2026-03-01T{at}Z")}});
     let mut marked = created("07:02:00");
@@ -226,9 +281,13 @@ fn the_first_to_go_are_marked_then_unwell_then_by_order() {
     let bad = json!([{"type": "HealthCheckSucceeded", "status": "False", "reason": "No", "message": "", "lastTransitionTime": "2026-03-01T08:00:00Z"}]);
     let mut unwell = created("07:00:00");
     json_patch::merge(&mut unwell, &json!({"status": {"conditions": bad}}));
+    let mut young = created("07:04:00");
+    let unavailable = |type_: &str, status: &str| json!({"type": type_, "status": status, "reason": "R", "message": "", "lastTransitionTime": "2026-03-01T08:00:00Z"});
+    young["status"] = json!({"conditions": [unavailable("NodeReady", "True"), unavailable("Available", "False")]});
     let machines = vec![
         machine("a-old", &created("07:00:00")),
         machine("b-new", &created("07:05:00")),
+        machine("g-young", &young),
         machine("c-marked", &marked),
         machine("d-nodeless", &nodeless),
         machine("e-unwell", &unwell),
@@ -236,13 +295,17 @@ fn the_first_to_go_are_marked_then_unwell_then_by_order() {
     ];
     let names = |order: &str| -> Vec<String> {
         let observed = Observed { set: set(&json!({"spec": {"deletion": {"order": order}}})), ..observed(machines.clone()) };
-        first_to_go(&observed).iter().map(|machine| machine.metadata.name.clone().unwrap()).collect()
+        order_of_going(&observed.set, &observed.machines).iter().map(|machine| machine.metadata.name.clone().unwrap()).collect()
     };
-    assert_eq!(names("Random"), ["c-marked", "d-nodeless", "e-unwell", "a-old", "b-new"]);
-    assert_eq!(names("Newest"), ["c-marked", "d-nodeless", "e-unwell", "b-new", "a-old"]);
-    assert_eq!(names("Oldest"), ["c-marked", "d-nodeless", "e-unwell", "a-old", "b-new"], "what never ran goes before what may recover");
+    assert_eq!(names("Random"), ["c-marked", "d-nodeless", "e-unwell", "g-young", "a-old", "b-new"]);
+    assert_eq!(names("Newest"), ["c-marked", "d-nodeless", "e-unwell", "g-young", "b-new", "a-old"]);
+    assert_eq!(
+        names("Oldest"),
+        ["c-marked", "d-nodeless", "e-unwell", "g-young", "a-old", "b-new"],
+        "what never ran goes before what may recover"
+    );
     // Those that go already count.
-    let observed = Observed { set: set(&json!({"spec": {"replicas": 4}})), ..observed(machines) };
+    let observed = Observed { set: set(&json!({"spec": {"replicas": 5}})), ..observed(machines) };
     let going: Vec<_> = plan(&observed).steps.into_iter().filter(|step| matches!(step, Step::DeleteMachine(_))).collect();
     assert_eq!(going.len(), 1);
 }
@@ -262,13 +325,19 @@ fn fields_that_change_in_place_reach_machines() {
         ])
     };
     let planned = plan(&with_set);
-    let [Step::SyncMachine(_, patch)] = planned.steps.as_slice() else { panic!("{planned:?}") };
+    let [Step::SyncMachine(_, patch), Step::SyncMachine(leaving, limits)] = planned.steps.as_slice() else { panic!("{planned:?}") };
+    // A Machine that goes is told how long it may take, and nothing else.
+    assert_eq!(leaving.metadata.name.as_deref(), Some("b"));
+    let expected = json!({"metadata": {"uid": "uid-b"}, "spec": {"deletion": {"nodeDrainTimeoutSeconds": 80}}});
+    assert_eq!(*limits, expected);
+    let mut told_limits = serde_json::to_value(&*with_set.machines[1]).unwrap();
+    json_patch::merge(&mut told_limits, limits);
     let expected = json!({"metadata": {"uid": "uid-a", "labels": {"new": "l"}, "annotations": {"new": "a"}},
         "spec": {"deletion": {"nodeDrainTimeoutSeconds": 80}, "minReadySeconds": 5, "taints": null}});
     assert_eq!(*patch, expected);
     let mut value = serde_json::to_value(&*with_set.machines[0]).unwrap();
     json_patch::merge(&mut value, patch);
-    let synced = Observed { machines: vec![read(value), with_set.machines[1].clone()], ..with_set };
+    let synced = Observed { machines: vec![read(value), read(told_limits)], ..with_set };
     assert_eq!(plan(&synced).steps, []);
 }
 

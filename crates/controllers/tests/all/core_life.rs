@@ -163,24 +163,46 @@ async fn workers_grow_and_shrink_and_the_marked_one_goes_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_template_replaces_nothing_and_is_told() {
+async fn a_new_template_replaces_every_worker_and_the_way_back_takes_the_old_set_up_again() {
     let (world, manifests) = up(1, 2).await;
-    let before: Vec<Value> = world.machines().iter().map(|machine| machine["metadata"]["uid"].clone()).collect();
-    world.merge(&manifests[5], &json!({"spec": {"template": {"spec": {"version": "v1.26.0", "nodeDrainTimeout": "80s"}}}})).await;
-    world.pass(30).await;
-    assert_eq!(world.machines().iter().map(|machine| machine["metadata"]["uid"].clone()).collect::<Vec<_>>(), before);
-    assert_eq!(world.all("cluster.x-k8s.io", "machinesets").len(), 1);
-    let deployments = world.all("cluster.x-k8s.io", "machinedeployments");
-    let told = condition(only(&deployments), "RollingOut");
-    assert_eq!(
-        told["message"],
-        "2 replicas have an older specification and are kept: this version does not replace them\n* Version v1.25.5, v1.26.0 required"
-    );
-    assert_eq!(condition(only(&deployments), "MachinesUpToDate")["status"], "False");
-    assert_eq!(only(&deployments)["status"]["upToDateReplicas"], 0);
-    // What changes without replacement has reached the Machines.
+    let uids = |world: &World| -> Vec<Value> { world.machines().iter().map(|machine| machine["metadata"]["uid"].clone()).collect() };
+    let before = uids(&world);
+    world.merge(&manifests[5], &json!({"spec": {"template": {"spec": {"version": "v1.25.6", "nodeDrainTimeout": "80s"}}}})).await;
+    world.pass(60).await;
+    assert_eq!(world.phases(), [("Running".to_owned(), 3)].into(), "{}", world.told());
+    assert_eq!(uids(&world).iter().filter(|uid| before.contains(uid)).count(), 1, "only the control plane stays");
+    let deployment = |world: &World| only(&world.all("cluster.x-k8s.io", "machinedeployments")).clone();
+    let revision = |object: &Value| object["metadata"]["annotations"]["machinedeployment.clusters.x-k8s.io/revision"].clone();
+    assert_eq!(revision(&deployment(&world)), "2");
+    assert_eq!(deployment(&world)["status"]["upToDateReplicas"], 2);
+    for (type_, status) in [("RollingOut", "False"), ("MachinesUpToDate", "True"), ("Available", "True"), ("ScalingDown", "False")] {
+        assert_eq!(condition(&deployment(&world), type_)["status"], status, "{}", condition(&deployment(&world), type_));
+    }
     let worker = world.machines().into_iter().find(|machine| machine["metadata"]["labels"]["nodepool"] == "nodepool-a").unwrap();
     assert_eq!(worker["spec"]["deletion"], json!({"nodeDeletionTimeoutSeconds": 10, "nodeDrainTimeoutSeconds": 80}));
+    assert_eq!(worker["spec"]["version"], "v1.25.6");
+    // Back: the same set again, under a revision of its own.
+    let first = world.all("cluster.x-k8s.io", "machinesets").into_iter().find(|set| revision(set) == "1").unwrap();
+    world.merge(&manifests[5], &json!({"spec": {"template": {"spec": {"version": "v1.25.5"}}}})).await;
+    world.pass(60).await;
+    assert_eq!(world.phases(), [("Running".to_owned(), 3)].into(), "{}", world.told());
+    let sets = world.all("cluster.x-k8s.io", "machinesets");
+    let again = sets.iter().find(|set| revision(set) == "3").unwrap();
+    assert_eq!((&again["metadata"]["uid"], &again["spec"]["replicas"], sets.len()), (&first["metadata"]["uid"], &json!(2), 2));
+    assert_eq!(again["metadata"]["annotations"]["machinedeployment.clusters.x-k8s.io/revision-history"], "1");
+    // Machines that are older than asked for are replaced as well.
+    let before = uids(&world);
+    let after = world.now().checked_add(jiff::SignedDuration::from_secs(30)).unwrap().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    world.merge(&manifests[5], &json!({"spec": {"rolloutAfter": after}})).await;
+    world.pass(20).await;
+    assert_eq!(uids(&world), before, "not before its time");
+    world.pass(90).await;
+    assert_eq!(uids(&world).iter().filter(|uid| before.contains(uid)).count(), 1, "{}", world.told());
+    assert_eq!(revision(&deployment(&world)), "4");
+    assert_eq!(world.all("cluster.x-k8s.io", "machinesets").len(), 2, "the history is short");
+    world.merge(&manifests[5], &json!({"spec": {"revisionHistoryLimit": 0}})).await;
+    world.pass(10).await;
+    assert_eq!(world.all("cluster.x-k8s.io", "machinesets").len(), 1, "and as short as the user wants it");
 }
 
 #[tokio::test(start_paused = true)]
