@@ -162,7 +162,7 @@ impl<'a> Goal<'a> {
         Self { cluster, namespace: None, takes_outdated: false }
     }
 
-    /// As [`Self::ready`], but Machines may have an older specification.
+    /// As [`Self::ready`], but Machines may keep an older specification where nothing replaces them. A rollout is waited for.
     pub fn running(cluster: &'a str) -> Self {
         Self { takes_outdated: true, ..Self::ready(cluster) }
     }
@@ -184,8 +184,8 @@ impl<'a> Goal<'a> {
             )));
         }
         match verdict.stuck {
-            Some(_) if self.takes_outdated => Step::Done { tree, value: () },
-            Some(stuck) => Step::Fail(stuck.problem(cluster)),
+            Some(stuck) if self.takes_outdated && stuck.held.is_empty() => Step::Done { tree, value: () },
+            Some(stuck) => Step::Fail(stuck.problem(cluster, self.namespace.as_deref().unwrap_or_default())),
             None if verdict.is_ready => Step::Done { tree, value: () },
             None => Step::Wait { tree, waiting: verdict.waiting },
         }

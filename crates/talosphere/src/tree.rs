@@ -365,12 +365,52 @@ mod tests {
         let told = verdict(&objects, "c");
         assert!(!told.is_ready);
         assert_eq!(told.waiting, ["Machine m is not up to date: Version v1.32.4, v1.33.0 required"]);
-        let problem = told.stuck.unwrap().problem("c").to_string();
+        let problem = told.stuck.unwrap().problem("c", "team").to_string();
         assert!(problem.contains("TS307") && problem.contains("v1.33.0 required") && problem.contains("remedy"), "{problem}");
         // While something else is on its way, it is waited for that.
         let plane = objects.get("TalosControlPlane", "cp").unwrap().clone();
         objects.put("TalosControlPlane", with(plane, "/status/readyReplicas", json!(0)));
         assert_eq!(verdict(&objects, "c").stuck, None);
+    }
+
+    #[test]
+    fn a_rollout_is_waited_for_unless_nothing_would_go_on() {
+        let mut objects = world("Running", "True");
+        let labels = json!({"cluster.x-k8s.io/cluster-name": "c", "cluster.x-k8s.io/deployment-name": "w"});
+        let outdated = json!([{"type": "Ready", "status": "True"}, {"type": "NodeReady", "status": "True"}, {"type": "UpToDate", "status": "False", "message": "* Version a, b required"}]);
+        objects
+            .put("Machine", json!({"metadata": {"name": "o", "labels": labels}, "status": {"phase": "Running", "conditions": outdated}}));
+        let deployment = |strategy: &str, is_paused: bool, message: &str| {
+            let rolling = json!([{"type": "RollingOut", "status": "True", "reason": "RollingOut", "message": message}]);
+            let spec = json!({"clusterName": "c", "replicas": 1, "paused": is_paused, "rollout": {"strategy": {"type": strategy}}});
+            json!({"metadata": {"name": "w"}, "spec": spec, "status": {"readyReplicas": 1, "conditions": rolling}})
+        };
+        let message = "Rolling out 1 not up-to-date replicas";
+        objects.put("MachineDeployment", deployment("RollingUpdate", false, message));
+        let told = verdict(&objects, "c");
+        assert_eq!(told.stuck, None, "{told:?}");
+        let expected = ["Machine o is not up to date: Version a, b required", "MachineDeployment w: Rolling out 1 not up-to-date replicas"];
+        assert_eq!(told.waiting, expected);
+        for (strategy, is_paused, remedy) in [
+            ("RollingUpdate", true, "talosphere rollout resume machinedeployment/w -n team"),
+            ("OnDelete", false, "kubectl delete machine NAME"),
+        ] {
+            objects.put("MachineDeployment", deployment(strategy, is_paused, message));
+            let problem = verdict(&objects, "c").stuck.unwrap().problem("c", "team").to_string();
+            assert!(problem.contains("TS307") && problem.contains(remedy) && !problem.contains("control planes"), "{problem}");
+        }
+        // What waits for a control plane that does not come is waited for in vain, and said so.
+        let held = format!("{message}\n* waiting: x (\"KubernetesVersionSkew\" preflight check failed)");
+        objects.put("MachineDeployment", deployment("RollingUpdate", false, &held));
+        assert_eq!(verdict(&objects, "c").stuck, None, "the control plane is as it should be");
+        let plane = objects.get("TalosControlPlane", "cp").unwrap().clone();
+        let spec =
+            json!([{"type": "Ready", "status": "True"}, {"type": "MachinesSpecUpToDate", "status": "False", "message": "1 outdated"}]);
+        objects.put("TalosControlPlane", with(plane, "/status/conditions", spec));
+        let stuck = verdict(&objects, "c").stuck.unwrap();
+        assert_eq!(stuck.held.len(), 2, "{stuck:?}");
+        let problem = stuck.problem("c", "").to_string();
+        assert!(problem.contains("control planes are not replaced") && problem.contains("preflight check failed"), "{problem}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::cause::{Cause, clean, needs_a_person, of_infrastructure, of_machine, why};
-use super::{Objects, condition, is_deleting, is_true, number, text};
+use super::{Objects, condition, is_deleting, is_true, number, pointer, text};
 use crate::problem::{Code, Problem};
 
 /// How far a cluster is.
@@ -27,26 +27,76 @@ pub struct Stuck {
     pub machines: Vec<String>,
     /// The controllers' own words about them.
     pub told: Vec<String>,
+    /// What workers wait for that only comes with an up-to-date control plane.
+    pub held: Vec<String>,
+    /// Deployments whose rollout is paused.
+    pub paused: Vec<String>,
+    /// Deployments whose machines are replaced when somebody deletes them.
+    pub on_delete: Vec<String>,
+    /// Whether it is a control plane's.
+    pub is_of_control_plane: bool,
 }
 
 impl Stuck {
+    fn is_any(&self) -> bool {
+        !self.machines.is_empty() || !self.told.is_empty()
+    }
+
     /// As the user is told.
-    pub fn problem(&self, cluster: &str) -> Problem {
+    pub fn problem(&self, cluster: &str, namespace: &str) -> Problem {
+        let within = if namespace.is_empty() || namespace == "default" { String::new() } else { format!(" -n {namespace}") };
+        let (mut whys, mut remedies) = (Vec::new(), vec!["take the change back".to_owned()]);
+        if self.is_of_control_plane {
+            whys.push("control planes are not replaced by this release: they keep what they were made with".to_owned());
+            remedies.push("or replace the control planes by hand, one at a time, with `kubectl delete machine NAME`".to_owned());
+        }
+        for name in &self.paused {
+            whys.push(format!("the rollout of MachineDeployment {name} is paused"));
+            remedies.push(format!("or go on: `talosphere rollout resume machinedeployment/{name}{within}`"));
+        }
+        for name in &self.on_delete {
+            whys.push(format!("the machines of MachineDeployment {name} are replaced when somebody deletes them (OnDelete)"));
+            remedies.push("or delete the machines that are named, one at a time, with `kubectl delete machine NAME`".to_owned());
+        }
         Problem::new(Code::NotRolledOut, format!("the change of Cluster {cluster} is stored, but its machines are not up to date"))
-            .because(
-                "a changed version, template or configuration is not rolled out by this release: machines keep what they were made with",
-            )
-            .seen_all(self.machines.iter().cloned())
-            .seen_all(self.told.iter().cloned())
-            .remedy(
-                "take the change back; or replace the machines by hand: control planes one at a time with `kubectl delete machine NAME`, \
-                 workers by another MachineDeployment with the new specification, deleting the old one when the new one is ready",
-            )
+            .because(whys.join("; "))
+            .seen_all(self.machines.iter().chain(&self.told).chain(&self.held).cloned())
+            .remedy(remedies.join("; "))
     }
 }
 
 /// A wait, and whether somebody must do something about it.
 struct Wait(bool, String);
+
+/// How a deployment's machines are replaced.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Rolling,
+    Paused,
+    OnDelete,
+}
+
+fn way(deployment: &Value) -> Way {
+    if pointer(deployment, "/spec/paused").and_then(Value::as_bool) == Some(true) {
+        Way::Paused
+    } else if text(deployment, "/spec/rollout/strategy/type") == "OnDelete" {
+        Way::OnDelete
+    } else {
+        Way::Rolling
+    }
+}
+
+/// What a deployment says of its rollout, if it has one.
+fn rolling_out(deployment: &Value) -> Option<String> {
+    let told = condition(deployment, "RollingOut").filter(|told| text(told, "/status") == "True")?;
+    Some(clean(text(told, "/message")))
+}
+
+/// Whether a deployment makes no machines because its control plane cannot take them in.
+fn is_held(deployment: &Value) -> bool {
+    let says = |type_: &str| condition(deployment, type_).is_some_and(|told| text(told, "/message").contains("preflight check failed"));
+    says("RollingOut") || says("ScalingUp")
+}
 
 /// Whether every Machine that should be there runs, with its Node ready and its specification the wanted one, and the workload's objects
 /// are applied.
@@ -61,9 +111,10 @@ pub fn verdict(objects: &Objects, cluster: &str) -> Verdict {
     if let Some(cause) = of_infrastructure(objects, cluster) {
         waits.push(Wait(needs_a_person(&cause.reason), format!("VSphereCluster {}: {}", cause.name, cause.why())));
     }
-    count(plane, &deployments, &machines, &mut waits);
     let mut stuck = Stuck::default();
-    each(objects, &machines, &mut waits, &mut stuck);
+    let mut workers = Vec::new();
+    count(plane, &deployments, &machines, &mut waits, &mut workers);
+    each(objects, &machines, &mut waits, &mut workers, &mut stuck);
     if let Some(plane) = plane.filter(|plane| !is_true(plane, "Ready")) {
         let (reason, message) = condition(plane, "Ready").map_or(("", ""), |c| (text(c, "/reason"), text(c, "/message")));
         let told = why(reason, message);
@@ -72,11 +123,17 @@ pub fn verdict(objects: &Objects, cluster: &str) -> Verdict {
         let told = if told.is_empty() || is_said { String::new() } else { format!(": {told}") };
         waits.push(Wait(needs_a_person(reason), format!("the control plane is not ready{told}")));
     }
-    let sums = plane.into_iter().map(|plane| (plane, "TalosControlPlane"));
-    let sums = sums.chain(deployments.iter().map(|deployment| (*deployment, "MachineDeployment")));
-    for (object, kind) in sums {
-        sum(object, kind, &mut waits, &mut stuck);
+    if let Some(plane) = plane {
+        sum(plane, "TalosControlPlane", &mut waits, &mut stuck);
     }
+    for deployment in &deployments {
+        sum(deployment, "MachineDeployment", &mut workers, &mut stuck);
+    }
+    if stuck.is_of_control_plane && deployments.iter().any(|deployment| is_held(deployment)) {
+        // Workers that wait for a control plane that does not come are waited for in vain.
+        stuck.held.extend(workers.drain(..).map(|wait| wait.1));
+    }
+    waits.append(&mut workers);
     if waits.is_empty() && !is_true(object, "Available") {
         waits.push(Wait(false, format!("Cluster {cluster} is not available yet")));
     }
@@ -89,26 +146,26 @@ pub fn verdict(objects: &Objects, cluster: &str) -> Verdict {
             waits.push(Wait(needs_a_person(reason), format!("the workload's objects are not applied{told}")));
         }
     }
-    let is_outdated = !stuck.machines.is_empty() || !stuck.told.is_empty();
-    let is_only_outdated = waits.is_empty() && is_outdated;
+    let is_only_outdated = waits.is_empty() && stuck.is_any();
     // What a person must do stands first.
     waits.sort_by_key(|wait| !wait.0);
     let mut waiting: Vec<String> = waits.into_iter().map(|wait| wait.1).collect();
-    waiting.extend(stuck.machines.iter().chain(&stuck.told).cloned());
+    waiting.extend(stuck.machines.iter().chain(&stuck.told).chain(&stuck.held).cloned());
     Verdict { is_ready: waiting.is_empty(), is_deleting: is_deleting(object), waiting, stuck: is_only_outdated.then_some(stuck) }
 }
 
 /// Whether as many machines exist as are wanted.
-fn count(plane: Option<&Value>, deployments: &[&Value], machines: &[&Value], waits: &mut Vec<Wait>) {
+fn count(plane: Option<&Value>, deployments: &[&Value], machines: &[&Value], waits: &mut Vec<Wait>, workers: &mut Vec<Wait>) {
     let wanted = |object: &Value| number(object, "/spec/replicas").unwrap_or(1);
     let labels =
         |machine: &&&Value| machine.pointer("/metadata/labels").and_then(|labels| labels.get("cluster.x-k8s.io/control-plane")).is_some();
     let control = machines.iter().filter(labels).count();
     let scaling = |object: &Value| condition(object, "ScalingUp").map(|c| clean(text(c, "/message"))).filter(|message| !message.is_empty());
     let told = |object: Option<String>| object.map(|told| format!(": {told}")).unwrap_or_default();
-    for (what, have, wanted, why) in [
-        ("control plane machines", control, plane.map_or(0, wanted), None),
+    for (waits, what, have, wanted, why) in [
+        (waits, "control plane machines", control, plane.map_or(0, wanted), None),
         (
+            workers,
             "worker machines",
             machines.len() - control,
             deployments.iter().map(|deployment| wanted(deployment)).sum(),
@@ -125,7 +182,7 @@ fn count(plane: Option<&Value>, deployments: &[&Value], machines: &[&Value], wai
 type Lack<'a> = (bool, &'a str, String);
 
 /// What the Machines lack; those that lack the same have one line.
-fn each(objects: &Objects, machines: &[&Value], waits: &mut Vec<Wait>, stuck: &mut Stuck) {
+fn each(objects: &Objects, machines: &[&Value], waits: &mut Vec<Wait>, workers: &mut Vec<Wait>, stuck: &mut Stuck) {
     let mut alike: BTreeMap<Lack<'_>, Vec<(&str, Option<Cause>)>> = BTreeMap::new();
     for machine in machines {
         let (name, phase) = (text(machine, "/metadata/name"), text(machine, "/status/phase"));
@@ -143,7 +200,25 @@ fn each(objects: &Objects, machines: &[&Value], waits: &mut Vec<Wait>, stuck: &m
         if let Some(told) = condition(machine, "UpToDate").filter(|told| text(told, "/status") == "False") {
             let message = clean(text(told, "/message"));
             let message = if message.is_empty() { String::new() } else { format!(": {message}") };
-            stuck.machines.push(format!("Machine {name} is not up to date{message}"));
+            let line = format!("Machine {name} is not up to date{message}");
+            let labels = machine.pointer("/metadata/labels");
+            let deployment = labels.and_then(|labels| labels.get("cluster.x-k8s.io/deployment-name")).and_then(Value::as_str);
+            match deployment.and_then(|name| objects.get("MachineDeployment", name)).map(way) {
+                Some(Way::Rolling) => workers.push(Wait(false, line)),
+                found => {
+                    stuck.machines.push(line);
+                    stuck.is_of_control_plane |= found.is_none();
+                    let names = match found {
+                        Some(Way::Paused) => &mut stuck.paused,
+                        Some(Way::OnDelete) => &mut stuck.on_delete,
+                        _ => continue,
+                    };
+                    let name = deployment.unwrap_or_default().to_owned();
+                    if !names.contains(&name) {
+                        names.push(name);
+                    }
+                }
+            }
         }
     }
     for ((is_waiting, phase, why), members) in alike {
@@ -174,13 +249,17 @@ fn sum(object: &Value, kind: &str, waits: &mut Vec<Wait>, stuck: &mut Stuck) {
     if number(object, "/status/observedGeneration").unwrap_or(0) < generation {
         waits.push(Wait(false, format!("the change of {kind} {name} is not looked at yet")));
     }
-    let outdated = condition(object, "MachinesSpecUpToDate").filter(|told| text(told, "/status") == "False");
-    let kept = condition(object, "RollingOut").filter(|told| text(told, "/reason") == "NotRollingOut");
-    // The first line of that one counts machines, which are told one by one; what differs stands below it.
-    let kept = kept.and_then(|told| text(told, "/message").split_once('\n')).map(|(_, differences)| clean(differences));
-    for message in outdated.map(|told| clean(text(told, "/message"))).into_iter().chain(kept) {
-        if !message.is_empty() {
-            stuck.told.push(format!("{kind} {name}: {message}"));
+    if let Some(told) = rolling_out(object) {
+        let line = format!("{kind} {name}: {told}");
+        if way(object) == Way::Rolling {
+            waits.push(Wait(false, line));
+        } else {
+            stuck.told.push(line);
         }
+    }
+    let outdated = condition(object, "MachinesSpecUpToDate").filter(|told| text(told, "/status") == "False");
+    if let Some(message) = outdated.map(|told| clean(text(told, "/message"))).filter(|message| !message.is_empty()) {
+        stuck.is_of_control_plane = true;
+        stuck.told.push(format!("{kind} {name}: {message}"));
     }
 }
