@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::problem::{Code, Problem};
+
 /// Turns Cluster API manifests into running Talos Linux clusters on VMware vSphere, and keeps them running.
 #[derive(Debug, Parser)]
 #[command(name = "talosphere", version, disable_help_subcommand = true, args_override_self = true, max_term_width = 100)]
@@ -42,6 +44,8 @@ pub enum Command {
     Talos(Talos),
     /// Change the number of machines
     Scale(Scale),
+    /// A MachineDeployment's change of template: how far it is, stop, continue, repeat, take back
+    Rollout(Rollout),
     /// Delete clusters and other objects, and prove that nothing is left
     Delete(Delete),
     /// What an error code means and what to do
@@ -242,6 +246,108 @@ pub struct Scale {
     /// Give up waiting after this time
     #[arg(long, default_value = "60m", value_name = "DURATION")]
     pub timeout: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Rollout {
+    #[command(subcommand)]
+    pub command: RolloutCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RolloutCommand {
+    /// How far a rollout is; waits for its end
+    Status(RolloutStatus),
+    /// Replace no Machines until `resume`
+    Pause(RolloutChange),
+    /// Go on with what was paused
+    Resume(RolloutChange),
+    /// Replace every Machine by one like it
+    Restart(RolloutChange),
+    /// Back to a former revision
+    Undo(RolloutUndo),
+    /// The revisions that are kept, and what each changed
+    History(RolloutHistory),
+}
+
+/// Which MachineDeployment.
+#[derive(Debug, Args)]
+pub struct RolloutTarget {
+    /// `machinedeployment/NAME`
+    #[arg(value_name = "KIND/NAME", required = true, num_args = 1..=2)]
+    pub target: Vec<String>,
+    #[command(flatten)]
+    pub namespace: Namespace,
+}
+
+impl RolloutTarget {
+    /// Kind and name: `md/NAME`, or `md NAME`.
+    ///
+    /// # Errors
+    /// When one of them is missing.
+    pub fn parts(&self) -> Result<(&str, &str), Problem> {
+        let parts = match self.target.as_slice() {
+            [one] => one.split_once('/'),
+            [kind, name] if !kind.contains('/') => Some((kind.as_str(), name.as_str())),
+            _ => None,
+        };
+        parts.filter(|(kind, name)| !kind.is_empty() && !name.is_empty()).ok_or_else(|| {
+            Problem::new(Code::BadFlag, format!("{} does not name a MachineDeployment", self.target.join(" ")))
+                .remedy("write it as machinedeployment/NAME")
+        })
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct RolloutStatus {
+    #[command(flatten)]
+    pub target: RolloutTarget,
+    /// Wait for the end; `--watch=false` tells how far it is
+    #[arg(short, long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub watch: bool,
+    /// Give up waiting after this time; the rollout goes on
+    #[arg(long, default_value = "60m", value_name = "DURATION")]
+    pub timeout: String,
+    #[command(flatten)]
+    pub output: OutputFlag,
+}
+
+#[derive(Debug, Args)]
+pub struct RolloutChange {
+    #[command(flatten)]
+    pub target: RolloutTarget,
+    /// List the Machines that it is about, and why; change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RolloutUndo {
+    #[command(flatten)]
+    pub change: RolloutChange,
+    /// The revision to go back to; the last one before the present when absent or 0
+    #[arg(long, value_name = "N")]
+    pub to_revision: Option<i64>,
+}
+
+#[derive(Debug, Args)]
+pub struct RolloutHistory {
+    #[command(flatten)]
+    pub target: RolloutTarget,
+    #[command(flatten)]
+    pub output: OutputFlag,
+}
+
+impl RolloutCommand {
+    /// Which MachineDeployment it is about.
+    pub fn target(&self) -> &RolloutTarget {
+        match self {
+            Self::Status(args) => &args.target,
+            Self::Pause(args) | Self::Resume(args) | Self::Restart(args) => &args.target,
+            Self::Undo(args) => &args.change.target,
+            Self::History(args) => &args.target,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -143,8 +143,11 @@ codes! {
         "Somebody has begun to delete the object. A deletion cannot be taken back, so that nothing can be brought up on it.",
         "Wait for the end of the deletion (`talosphere delete` of the same object does), then run the command again.";
     NotRolledOut = "TS307", Failure, "A change is stored, but not carried out",
-        "Machines run with an older version, template or configuration. This release does not replace them by itself.",
-        "Take the change back, or replace the machines by hand: control planes one at a time, workers by another MachineDeployment.";
+        "Machines run with an older version, template or configuration, and waiting does not change that: this release does not replace control planes by itself, a rollout of workers is paused, or they are replaced only when somebody deletes them (OnDelete).",
+        "Take the change back. Or, for control planes: replace the machines by hand, one at a time. For workers: `talosphere rollout resume`, or delete their Machines.";
+    RolloutRefused = "TS308", Failure, "A rollout cannot be changed so",
+        "A paused rollout is neither restarted nor taken back, and one is paused, or resumed, only once.",
+        "`talosphere rollout resume machinedeployment/NAME` goes on with a paused one; `talosphere rollout status` tells how far it is.";
     ApiRefused = "TS401", Failure, "The API server refused a request",
         "The server's own words follow.",
         "Follow the message.";

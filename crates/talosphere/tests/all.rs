@@ -18,6 +18,7 @@ mod all {
     mod kubectl;
     mod process;
     mod restarts;
+    mod rollouts;
     mod state;
     mod transcript;
     pub mod world;

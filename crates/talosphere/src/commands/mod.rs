@@ -9,6 +9,7 @@ pub mod get;
 pub mod input;
 pub mod preflight;
 pub mod render;
+pub mod rollout;
 pub mod scale;
 pub mod serve;
 pub mod simulate;
@@ -42,6 +43,7 @@ pub async fn run(cli: Cli, seams: &Seams) -> Result<(), Problem> {
         Command::Talosconfig(args) => clusters::talosconfig(&args, &state()?, seams).await,
         Command::Talos(args) => talos::run(&args, &state()?, seams).await,
         Command::Scale(args) => scale::run(&args, &state()?, seams).await,
+        Command::Rollout(args) => rollout::run(&args, &state()?, seams).await,
         Command::Delete(args) => delete::run(&args, &state()?, seams).await,
         Command::Error(args) => errors::run(&args, seams),
     }
@@ -73,6 +75,12 @@ fn check_names(command: &Command) -> Result<(), Problem> {
             names::namespace(&args.namespace.namespace)?;
             let named = args.target.split_once('/').filter(|(kind, name)| !kind.is_empty() && !name.is_empty());
             named.map_or(Ok(()), |(kind, name)| names::object(kind, name))
+        }
+        Command::Rollout(args) => {
+            let target = args.command.target();
+            names::namespace(&target.namespace.namespace)?;
+            let (kind, name) = target.parts()?;
+            names::object(kind, name)
         }
         Command::Delete(args) => {
             names::namespace(&args.namespace.namespace)?;

@@ -56,7 +56,26 @@ async fn a_cluster_answers_in_every_form_and_a_change_that_is_not_carried_out_is
         assert!(error.contains("TS307"), "again: {error}");
         let tree = shell.ok("talosphere describe cluster demo -n team -o wide");
         assert!(tree.contains("not up to date") && !tree.contains("ready: every"), "{tree}");
-        // Machines can be added all the same.
+        // A worker of the new version is not taken in by the old control plane. Once the change is taken back, machines can be added.
+        let error = shell.fails("talosphere scale machinedeployment/demo-workers --replicas 2 -n team", 1);
+        assert!(error.contains("TS307") && error.contains("preflight check failed"), "{error}");
+        let paused = shell.ok("talosphere rollout undo md/demo-workers -n team --dry-run");
+        assert!(paused.contains("0 Machines would be replaced by Machines of revision 1"), "nothing was replaced yet: {paused}");
+        let history = shell.ok("talosphere rollout history machinedeployment/demo-workers -n team");
+        assert!(history.starts_with("REVISION") && history.contains("Version v1.32.4, v1.33.0 required"), "{history}");
+        shell.ok(UP);
+        let told = json("talosphere rollout status md demo-workers -n team --watch=false -o json");
+        assert_eq!((&told["isComplete"], &told["upToDateReplicas"]), (&Value::Bool(true), &Value::from(1)), "{told}");
+        for (line, code, words) in [
+            ("talosphere rollout resume md/demo-workers -n team", 1, &["TS308", "is not paused"][..]),
+            ("talosphere rollout status md/none -n team", 1, &["TS114", "no MachineDeployment none"]),
+            ("talosphere rollout status tcp/demo-control-plane -n team", 2, &["TS112", "machinedeployment/NAME"]),
+            ("talosphere rollout status demo-workers -n team", 2, &["TS112"]),
+            ("talosphere rollout undo md/demo-workers -n team --to-revision 99", 1, &["TS114", "no revision 99"]),
+        ] {
+            let error = shell.fails(line, code);
+            assert!(words.iter().all(|word| error.contains(word)) && error.contains("remedy"), "{line}\n{error}");
+        }
         shell.ok("talosphere scale machinedeployment/demo-workers --replicas 2 -n team");
     });
     world.rest("answers", 3);
