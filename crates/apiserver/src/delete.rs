@@ -2,11 +2,15 @@
 //!
 //! An object goes at once when nothing holds it; else it is marked with a `deletionTimestamp` and goes when its last finalizer is taken.
 //! `Foreground` and `Orphan` are finalizers that garbage collection (see `housekeeping`) takes when the dependents are gone, or set free.
+//!
+//! Pods go gracefully: marked with the time at which their grace is over, and gone when their kubelet deletes them again without grace. A
+//! pod that has no node, or has ended, needs none. A second deletion may only shorten the grace.
 
 use std::sync::Arc;
 
 use apimachinery::admission::{Operation, Request};
 use apimachinery::{FieldError, GroupKind, StatusError, meta, status};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::admit::StoreLookup;
@@ -41,7 +45,23 @@ pub struct DeleteOptions {
     pub propagation: Option<Propagation>,
     pub uid: Option<String>,
     pub resource_version: Option<String>,
+    /// For kinds that are stopped before they go; `None`: as the object says.
+    pub grace_period_seconds: Option<i64>,
     pub is_dry_run: bool,
+}
+
+/// A pod's grace when it does not say.
+const POD_GRACE_SECONDS: i64 = 30;
+
+/// How long a pod is given to stop, as upstream's pod strategy has it.
+fn pod_grace(pod: &Value, asked: Option<i64>) -> i64 {
+    let text = |path: &[&str]| meta::at(pod, path).and_then(Value::as_str).unwrap_or_default();
+    if text(&["spec", "nodeName"]).is_empty() || matches!(text(&["status", "phase"]), "Succeeded" | "Failed") {
+        return 0;
+    }
+    let own = meta::at(pod, &["spec", "terminationGracePeriodSeconds"]).and_then(Value::as_i64).unwrap_or(POD_GRACE_SECONDS);
+    let grace = asked.unwrap_or(own);
+    if grace < 0 { 1 } else { grace }
 }
 
 impl DeleteOptions {
@@ -80,6 +100,8 @@ impl DeleteOptions {
         if dry_run.iter().any(|value| *value != "All") {
             errors.push(FieldError::not_supported("dryRun", json!(dry_run), &["All"]));
         }
+        let grace = meta::at(body, &["gracePeriodSeconds"]).and_then(Value::as_i64);
+        let grace = grace.or_else(|| query.get("gracePeriodSeconds").and_then(|text| text.parse().ok()));
         if !errors.is_empty() {
             return Err(StatusError::invalid(&GroupKind::new("meta.k8s.io", "DeleteOptions"), "", errors));
         }
@@ -87,6 +109,7 @@ impl DeleteOptions {
             propagation,
             uid: text(&["preconditions", "uid"]).map(str::to_owned),
             resource_version: text(&["preconditions", "resourceVersion"]).map(str::to_owned),
+            grace_period_seconds: grace,
             is_dry_run: !dry_run.is_empty(),
         })
     }
@@ -159,7 +182,16 @@ pub async fn delete(
         meta::set_finalizers(&mut object, &finalizers);
         let has_content =
             is_namespace && meta::at(&stored, &["spec", "finalizers"]).and_then(Value::as_array).is_some_and(|held| !held.is_empty());
-        if finalizers.is_empty() && !has_content {
+        let is_pod = &*key.resource.resource == "pods" && key.resource.group.is_empty();
+        let grace = if is_pod { pod_grace(&stored, options.grace_period_seconds) } else { 0 };
+        let left = meta::at(&stored, &["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64);
+        // A grace that runs already counts for those who ask for none of their own.
+        let grace = match left {
+            Some(left) if options.grace_period_seconds.is_none() => left,
+            Some(left) => left.min(grace),
+            None => grace,
+        };
+        if finalizers.is_empty() && !has_content && grace == 0 {
             if options.is_dry_run {
                 return Ok((Deleted::WouldBe(stored), warnings));
             }
@@ -169,11 +201,18 @@ pub async fn delete(
                 Err(other) => return Err(other.into()),
             }
         }
+        if is_pod && left.is_some_and(|left| grace < left) {
+            let until = inner.clock.now_seconds().checked_add(SignedDuration::from_secs(grace)).unwrap_or(Timestamp::MAX);
+            meta::set(&mut object, "deletionTimestamp", until.to_string());
+            meta::set(&mut object, "deletionGracePeriodSeconds", grace);
+        }
         if !entry.is_deleting() {
-            let now = inner.clock.now_seconds().to_string();
-            meta::set(&mut object, "deletionTimestamp", now.as_str());
+            let now = inner.clock.now_seconds();
+            let until = now.checked_add(SignedDuration::from_secs(grace)).unwrap_or(Timestamp::MAX).to_string();
+            let now = now.to_string();
+            meta::set(&mut object, "deletionTimestamp", until.as_str());
             if !is_namespace {
-                meta::set(&mut object, "deletionGracePeriodSeconds", 0);
+                meta::set(&mut object, "deletionGracePeriodSeconds", grace);
             }
             if resource.has_generation() {
                 meta::set(&mut object, "generation", meta::generation(&stored) + 1);

@@ -32,10 +32,12 @@ fn amount(value: &Value, total: i64) -> Option<i64> {
     }
 }
 
-/// How many of the pods a budget covers are healthy, and how many must stay so.
+/// How many of the pods a budget covers are healthy, and how many must stay so. Those that are stopping count no more: who made them has
+/// made others.
 fn standing(budget: &Value, pods: &[Value]) -> (i64, i64) {
-    let total = i64::try_from(pods.len()).unwrap_or(i64::MAX);
-    let healthy = i64::try_from(pods.iter().filter(|pod| is_ready(pod) && meta::deletion_timestamp(pod).is_none()).count()).unwrap_or(0);
+    let staying = || pods.iter().filter(|pod| meta::deletion_timestamp(pod).is_none());
+    let total = i64::try_from(staying().count()).unwrap_or(i64::MAX);
+    let healthy = i64::try_from(staying().filter(|pod| is_ready(pod)).count()).unwrap_or(0);
     let given = |field: &str| meta::at(budget, &["spec", field]).and_then(|value| amount(value, total));
     let desired = match (given("minAvailable"), given("maxUnavailable")) {
         (Some(min), _) => min,

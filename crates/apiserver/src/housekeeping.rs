@@ -164,6 +164,7 @@ async fn remove(inner: &Arc<Inner>, entry: &Entry, propagation: Option<Propagati
         propagation,
         uid: Some(entry.facts.uid.clone()),
         resource_version: Some(entry.facts.resource_version.clone()),
+        grace_period_seconds: None,
         is_dry_run: false,
     };
     match delete(inner, &resource, &entry.key, &options).await {

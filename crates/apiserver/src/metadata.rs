@@ -51,7 +51,9 @@ pub fn is_finished(resource: &Resource, object: &Value) -> bool {
     let holds_content = &*resource.id.resource == "namespaces"
         && resource.id.group.is_empty()
         && meta::at(object, &["spec", "finalizers"]).and_then(Value::as_array).is_some_and(|finalizers| !finalizers.is_empty());
-    meta::deletion_timestamp(object).is_some() && meta::finalizers(object).is_empty() && !holds_content
+    // What is given grace is there until whoever stops it says so.
+    let grace = meta::at(object, &["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64).unwrap_or(0);
+    meta::deletion_timestamp(object).is_some() && grace == 0 && meta::finalizers(object).is_empty() && !holds_content
 }
 
 /// What is wrong with the metadata.

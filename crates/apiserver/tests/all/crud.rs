@@ -1,5 +1,6 @@
 //! Create, read, update, patch, delete: codes, reasons, messages and what is stored.
 
+use apiserver::ApiServer;
 use serde_json::{Value, json};
 
 use crate::support::{ask, ask_form, config_map, patch, send, server, settle, thing};
@@ -503,9 +504,13 @@ async fn pods_are_evicted_as_their_budget_allows() {
     ask(&server, "POST", "/apis/policy/v1/namespaces/default/poddisruptionbudgets", budget).await.expect(201);
     let eviction = |name: &str| json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": "default"}});
     ask(&server, "POST", &format!("{pods}/p1/eviction"), eviction("p1")).await.expect(201);
-    ask(&server, "GET", &format!("{pods}/p1"), Value::Null).await.expect(404);
     let refused = ask(&server, "POST", &format!("{pods}/p2/eviction"), eviction("p2")).await;
     assert_eq!((refused.code, refused.reason()), (429, "TooManyRequests"));
+    assert_eq!(
+        refused.body["details"]["causes"][0]["message"], "The disruption budget b needs 1 healthy pods and has 1 currently",
+        "the one that is stopping counts no more"
+    );
+    delete_now(&server, &format!("{pods}/p1")).await;
     assert_eq!(
         ask(&server, "GET", "/api/v1/pods?fieldSelector=spec.nodeName%3Dn", Value::Null).await.expect(200)["items"]
             .as_array()
@@ -513,6 +518,45 @@ async fn pods_are_evicted_as_their_budget_allows() {
             .len(),
         1
     );
+}
+
+/// As a kubelet deletes the pod that it has stopped.
+async fn delete_now(server: &ApiServer, path: &str) {
+    ask(server, "DELETE", path, json!({"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0})).await.expect(200);
+    ask(server, "GET", path, Value::Null).await.expect(404);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_is_given_grace_until_its_kubelet_has_stopped_it() {
+    let server = server().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = |name: &str, spec: Value| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec});
+    for (name, spec) in [
+        ("own", json!({"nodeName": "n", "containers": [], "terminationGracePeriodSeconds": 60})),
+        ("default", json!({"nodeName": "n", "containers": []})),
+        ("homeless", json!({"containers": []})),
+        ("ended", json!({"nodeName": "n", "containers": []})),
+    ] {
+        ask(&server, "POST", pods, pod(name, spec)).await.expect(201);
+    }
+    patch(&server, "merge", &format!("{pods}/ended/status"), json!({"status": {"phase": "Succeeded"}})).await.expect(200);
+    let get = async |name: &str| ask(&server, "GET", &format!("{pods}/{name}"), Value::Null).await;
+    for (name, grace) in [("own", 60), ("default", 30)] {
+        ask(&server, "DELETE", &format!("{pods}/{name}"), Value::Null).await.expect(200);
+        assert_eq!(get(name).await.expect(200)["metadata"]["deletionGracePeriodSeconds"], grace);
+    }
+    for name in ["homeless", "ended"] {
+        ask(&server, "DELETE", &format!("{pods}/{name}"), Value::Null).await.expect(200);
+        assert_eq!(get(name).await.code, 404, "{name} has nothing to stop");
+    }
+    // What still changes is not gone, and grace only ever shrinks.
+    let until = get("own").await.expect(200)["metadata"]["deletionTimestamp"].clone();
+    patch(&server, "merge", &format!("{pods}/own/status"), json!({"status": {"message": "stopping"}})).await.expect(200);
+    ask(&server, "DELETE", &format!("{pods}/own?gracePeriodSeconds=90"), Value::Null).await.expect(200);
+    assert_eq!(get("own").await.expect(200)["metadata"]["deletionTimestamp"], until);
+    ask(&server, "DELETE", &format!("{pods}/own?gracePeriodSeconds=5"), Value::Null).await.expect(200);
+    assert_eq!(get("own").await.expect(200)["metadata"]["deletionGracePeriodSeconds"], 5);
+    delete_now(&server, &format!("{pods}/own")).await;
 }
 
 #[tokio::test(start_paused = true)]
