@@ -9,13 +9,14 @@ use apiserver::Acknowledged;
 use serde_json::Value;
 
 /// The kinds somebody in the cluster acts on, by plural name and group.
-const WATCHED: [(&str, &str); 8] = [
+const WATCHED: [(&str, &str); 9] = [
     ("nodes", ""),
     ("pods", ""),
     ("secrets", ""),
     ("configmaps", ""),
     ("daemonsets", "apps"),
     ("deployments", "apps"),
+    ("poddisruptionbudgets", "policy"),
     ("serviceaccounts", "talos.dev"),
     ("namespaces", ""),
 ];

@@ -1,5 +1,5 @@
-//! Those who keep a cluster in order: the controller manager's part that matters here, the scheduler, the kubelets' starting of pods,
-//! Talos' credentials for pods, VMware tools that run as pods, and the cloud provider's stand-in.
+//! Those who keep a cluster in order: the controller manager's part that matters here, the scheduler, the kubelets' starting and stopping
+//! of pods, Talos' credentials for pods, VMware tools that run as pods, and the cloud provider's stand-in.
 //!
 //! One task per cluster. It waits for a change or for the next thing that falls due, and acts only while the API is served.
 
@@ -67,6 +67,7 @@ impl Controllers {
                 nodes: cache.list("nodes"),
                 daemon_sets: cache.list("daemonsets"),
                 deployments: cache.list("deployments"),
+                budgets: cache.list("poddisruptionbudgets"),
                 pods: cache.list("pods"),
             }
         };
@@ -74,11 +75,13 @@ impl Controllers {
         let lost = self.nodes(nodes, workload, &seen, &alive).await;
         self.pods(nodes, &seen).await;
         let started = self.starts(nodes, workload, &seen, &alive).await;
+        let stopped = self.stops(nodes, &seen, &alive).await;
+        self.readiness(&seen).await;
         self.counts(&seen).await;
         access::act(nodes, workload, &self.manager).await;
         tools(nodes, &seen, &alive);
         let cloud = self.cloud.act(nodes, workload, &seen).await;
-        [lost, started, cloud].into_iter().flatten().min()
+        [lost, started, stopped, cloud].into_iter().flatten().min()
     }
 
     /// Pod networks, taints by readiness, and nodes nobody hears from.
@@ -174,8 +177,40 @@ impl Controllers {
         due
     }
 
-    /// What daemon sets and deployments say of their pods.
+    /// Lets pods go whose grace is over. A machine that is down stops nothing: nobody confirms that its pods have ended.
+    async fn stops(&self, nodes: &Nodes, seen: &Seen, alive: &BTreeMap<String, VmId>) -> Option<Instant> {
+        let clock = &nodes.options().clock;
+        let mut due: Option<Instant> = None;
+        for pod in seen.pods.iter().filter(|pod| is_deleted(pod) && alive.contains_key(text(pod, "/spec/nodeName"))) {
+            let Ok(until) = text(pod, "/metadata/deletionTimestamp").parse::<Timestamp>() else { continue };
+            let left = Duration::try_from(until.duration_since(clock.now())).unwrap_or_default();
+            if left.is_zero() {
+                let _ = self.manager.delete(&format!("/api/v1/namespaces/{}/pods/{}", namespace(pod), name(pod))).await;
+            } else {
+                let at = clock.instant() + left;
+                due = Some(due.map_or(at, |due| due.min(at)));
+            }
+        }
+        due
+    }
+
+    /// Pods of nodes that nobody hears from are not ready; they are again with their node.
+    async fn readiness(&self, seen: &Seen) {
+        for (pod, status) in pods::readiness(seen) {
+            let path = format!("/api/v1/namespaces/{}/pods/{}/status", namespace(pod), name(pod));
+            let _ = self.manager.merge(&path, &json!({"status": status})).await;
+        }
+    }
+
+    /// What daemon sets, deployments and disruption budgets say of their pods.
     async fn counts(&self, seen: &Seen) {
+        for budget in seen.budgets.iter().filter(|budget| !is_deleted(budget)) {
+            let status = pods::budget_status(seen, budget);
+            if budget.get("status") != Some(&status) {
+                let path = format!("/apis/policy/v1/namespaces/{}/poddisruptionbudgets/{}/status", namespace(budget), name(budget));
+                let _ = self.manager.merge(&path, &json!({"status": status})).await;
+            }
+        }
         let sets = seen.daemon_sets.iter().map(|set| ("daemonsets", set, pods::daemon_set_status(seen, set)));
         let deployments = seen.deployments.iter().map(|deployment| ("deployments", deployment, pods::deployment_status(seen, deployment)));
         for (plural, object, status) in sets.chain(deployments) {

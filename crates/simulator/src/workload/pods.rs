@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use apimachinery::selector::LabelSelector;
 use runtime::random::Random;
 use serde_json::{Map, Value, json};
 
 use super::cache::{is_deleted, list, name, namespace, text};
-use super::node::readiness;
+use super::node::readiness as readiness_of;
 use crate::node::configuration::Configuration;
 
 /// Something to be done about pods.
@@ -26,6 +27,7 @@ pub(super) struct Seen {
     pub nodes: Vec<Arc<Value>>,
     pub daemon_sets: Vec<Arc<Value>>,
     pub deployments: Vec<Arc<Value>>,
+    pub budgets: Vec<Arc<Value>>,
     pub pods: Vec<Arc<Value>>,
 }
 
@@ -96,7 +98,7 @@ fn plan_deployment(seen: &Seen, deployment: &Value, random: &Random, steps: &mut
     let mut load: BTreeMap<&str, usize> = seen
         .nodes
         .iter()
-        .filter(|node| !is_deleted(node) && readiness(node) == "True" && node.pointer("/spec/unschedulable") != Some(&Value::Bool(true)))
+        .filter(|node| !is_deleted(node) && readiness_of(node) == "True" && node.pointer("/spec/unschedulable") != Some(&Value::Bool(true)))
         .filter(|node| selects(&spec, node) && tolerates(list(&spec, "/tolerations"), node))
         .map(|node| (name(node), pods.iter().filter(|pod| text(pod, "/spec/nodeName") == name(node)).count()))
         .collect();
@@ -216,7 +218,7 @@ fn selects(spec: &Value, node: &Value) -> bool {
 /// What a pod that has a node still waits for; `None`: nothing, it can start. `exists` tells by plural name, namespace and name.
 pub(super) fn waits_for(pod: &Value, node: &Value, exists: &dyn Fn(&str, &str, &str) -> bool) -> Option<String> {
     let spec = pod.get("spec")?;
-    if !is_host_network(spec) && readiness(node) != "True" {
+    if !is_host_network(spec) && readiness_of(node) != "True" {
         return Some("the node's network is not ready".to_owned());
     }
     for volume in list(pod, "/spec/volumes") {
@@ -272,6 +274,59 @@ pub(super) fn deployment_status(seen: &Seen, deployment: &Value) -> Value {
         "replicas": pods.len(), "updatedReplicas": pods.len(), "readyReplicas": ready, "availableReplicas": ready,
         "unavailableReplicas": pods.len() - ready, "observedGeneration": generation,
     })
+}
+
+fn is_ready(pod: &Value) -> bool {
+    list(pod, "/status/conditions").iter().any(|condition| text(condition, "/type") == "Ready" && text(condition, "/status") == "True")
+}
+
+/// Whether a budget is for this pod.
+pub(super) fn is_covered(budget: &Value, pod: &Value) -> bool {
+    let labels = pod.pointer("/metadata/labels").and_then(Value::as_object);
+    let labels: BTreeMap<String, String> =
+        labels.into_iter().flatten().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect();
+    let selector = budget.pointer("/spec/selector").map(LabelSelector::from_json);
+    namespace(budget) == namespace(pod) && selector.and_then(Result::ok).is_some_and(|selector| selector.matches(&labels))
+}
+
+/// A budget's counts. Its spec counts pods, or shares of them rounded up.
+pub(super) fn budget_status(seen: &Seen, budget: &Value) -> Value {
+    let covered: Vec<&Arc<Value>> = seen.pods.iter().filter(|pod| !is_deleted(pod) && is_covered(budget, pod)).collect();
+    let expected = i64::try_from(covered.len()).unwrap_or(i64::MAX);
+    let healthy = i64::try_from(covered.iter().filter(|pod| is_ready(pod)).count()).unwrap_or(i64::MAX);
+    let amount = |field: &str| match budget.pointer(&format!("/spec/{field}"))? {
+        Value::String(share) => share.strip_suffix('%')?.parse::<i64>().ok().map(|share| (expected * share + 99) / 100),
+        number => number.as_i64(),
+    };
+    let desired = amount("minAvailable").or_else(|| amount("maxUnavailable").map(|most| (expected - most).max(0))).unwrap_or(0);
+    let allowed = (healthy - desired).max(0);
+    json!({
+        "currentHealthy": healthy, "desiredHealthy": desired, "disruptionsAllowed": allowed, "expectedPods": expected,
+        "observedGeneration": budget.pointer("/metadata/generation").cloned().unwrap_or_else(|| json!(1)),
+    })
+}
+
+/// Why pods of a lost node are not ready.
+const LOST: &str = "NodeStatusUnknown";
+
+/// The status of pods whose readiness is another with their node's.
+pub(super) fn readiness(seen: &Seen) -> Vec<(&Arc<Value>, Value)> {
+    let node_of = |pod: &Value| seen.nodes.iter().find(|node| name(node) == text(pod, "/spec/nodeName"));
+    let change = |pod: &Arc<Value>| {
+        let node = readiness_of(node_of(pod)?);
+        let mut conditions = list(pod, "/status/conditions").to_vec();
+        let ready = conditions.iter_mut().find(|condition| text(condition, "/type") == "Ready")?;
+        let is_lost = text(ready, "/reason") == LOST;
+        let (status, reason) = match node {
+            "Unknown" if text(ready, "/status") == "True" => ("False", LOST),
+            "True" if is_lost => ("True", ""),
+            _ => return None,
+        };
+        set_key(ready, "status", json!(status));
+        set_key(ready, "reason", json!(reason));
+        Some(json!({"conditions": conditions}))
+    };
+    seen.pods.iter().filter(|pod| !is_deleted(pod)).filter_map(|pod| Some((pod, change(pod)?))).collect()
 }
 
 fn set_key(object: &mut Value, key: &str, value: Value) {
@@ -361,6 +416,51 @@ mod tests {
             .map(|step| if let Step::Bind(_, _, node) = step { node } else { panic!("{step:?}") })
             .collect();
         assert_eq!(bound, ["a", "b", "a"]);
+    }
+
+    #[test]
+    fn a_budget_counts_what_stays_and_a_lost_node_s_pods_are_not_ready() {
+        let pod = |name: &str, change: Value| {
+            let mut pod = json!({"metadata": {"name": name, "namespace": "x", "labels": {"app": "web"}}, "spec": {"nodeName": "a"},
+                "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+            for (key, value) in change.as_object().unwrap() {
+                pod["metadata"][key] = value.clone();
+            }
+            Arc::new(pod)
+        };
+        let mut seen = Seen {
+            nodes: vec![node("a", json!([]), "Unknown")],
+            pods: vec![
+                pod("one", json!({})),
+                pod("two", json!({})),
+                pod("other", json!({"labels": {}})),
+                pod("going", json!({"deletionTimestamp": "t"})),
+            ],
+            ..Seen::default()
+        };
+        let budget = |spec: Value| json!({"metadata": {"namespace": "x", "generation": 2}, "spec": spec});
+        let selector = json!({"matchLabels": {"app": "web"}});
+        for (spec, desired, allowed) in [
+            (json!({"selector": selector, "minAvailable": 1}), 1, 1),
+            (json!({"selector": selector, "minAvailable": "51%"}), 2, 0),
+            (json!({"selector": selector, "maxUnavailable": 0}), 2, 0),
+            (json!({"selector": selector, "maxUnavailable": "100%"}), 0, 2),
+        ] {
+            let expected = json!({"currentHealthy": 2, "desiredHealthy": desired, "disruptionsAllowed": allowed, "expectedPods": 2, "observedGeneration": 2});
+            assert_eq!(budget_status(&seen, &budget(spec.clone())), expected, "{spec}");
+        }
+        let changes = readiness(&seen);
+        assert_eq!(changes.len(), 3, "not the one that is going");
+        assert_eq!(changes[0].1["conditions"][0]["status"], "False");
+        let lost = changes[0].1.clone();
+        seen.pods = vec![Arc::new({
+            let mut pod = (*seen.pods[0]).clone();
+            pod["status"] = lost;
+            pod
+        })];
+        assert_eq!(readiness(&seen), [], "told once");
+        seen.nodes = vec![node("a", json!([]), "True")];
+        assert_eq!(readiness(&seen)[0].1["conditions"][0]["status"], "True", "it is back");
     }
 
     #[test]
