@@ -127,6 +127,8 @@ pub mod annotations {
     pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
     /// What the stored version of an object cannot express, kept for the version it was written in. Ours.
     pub const CONVERSION_DATA: &str = "talosphere.dev/conversion-data";
+    /// How long a drain of a Machine may take, as a Go duration: on the Machine, or on its control plane. `0s` is no limit. Ours.
+    pub const NODE_DRAIN_TIMEOUT: &str = "talosphere.dev/node-drain-timeout";
     /// When addresses of a pool were released and by whom they were held, for the rest before reuse. Ours.
     pub const POOL_LEDGER: &str = "talosphere.dev/address-ledger";
     /// On a VSphereVM: a clone was asked for, and what is needed to find the machine and to prove whose it is. Ours.

@@ -423,3 +423,47 @@ fn a_pool_with_addresses_goes_with_its_last_one() {
     bare["metadata"]["annotations"] = json!({"ipam.cluster.x-k8s.io/skip-validate-delete-webhook": ""});
     assert!(delete(&bare, &one).is_ok());
 }
+
+#[test]
+fn a_drain_s_limit_is_a_duration_with_its_unit() {
+    const KEY: &str = "talosphere.dev/node-drain-timeout";
+    let plane = |text: &str| {
+        json!({"apiVersion": "controlplane.cluster.x-k8s.io/v1alpha3", "kind": "TalosControlPlane",
+            "metadata": {"name": "t", "namespace": "n", "annotations": {KEY: text}}, "spec": {"version": "v1.30.0",
+            "infrastructureTemplate": {"apiVersion": "g.io/v1", "kind": "K", "name": "i"}, "controlPlaneConfig": {"controlplane": {"generateType": "controlplane"}}}})
+    };
+    for text in ["80s", "15m", "1h30m", "0s"] {
+        send(plane(text), None, &Objects::default()).unwrap_or_else(|words| panic!("{text}: {words:?}"));
+    }
+    let refused = |object: Value| send(object, None, &Objects::default()).unwrap_err().join("\n");
+    for text in ["80", "0"] {
+        let words = refused(plane(text));
+        assert!(words.contains(&format!("write {text}s for seconds, {text}m for minutes; 0s is no limit")), "{words}");
+    }
+    for text in ["", "soon", "-5s", "5 m"] {
+        let words = refused(plane(text));
+        assert!(words.contains("write it as 80s, 15m or 1h30m"), "{words}");
+    }
+    let mut machine = machine_spec();
+    machine["clusterName"] = json!("c");
+    let mut machine = cluster_object("Machine", machine);
+    machine["metadata"]["annotations"] = json!({KEY: "80"});
+    assert!(refused(machine).contains("80s"));
+    let mut deployment = cluster_object(
+        "MachineDeployment",
+        json!({"clusterName": "c", "selector": {"matchLabels": {"x": "y"}},
+            "template": {"metadata": {"labels": {"x": "y"}, "annotations": {KEY: "80"}}, "spec": machine_spec()}}),
+    );
+    assert!(refused(deployment.clone()).contains("80s"));
+    // The field of the older version as well.
+    deployment["spec"]["template"]["metadata"]["annotations"] = json!({KEY: "80s"});
+    deployment["apiVersion"] = json!("cluster.x-k8s.io/v1beta1");
+    let spec = &mut deployment["spec"]["template"]["spec"];
+    spec["infrastructureRef"] = json!({"apiVersion": "g.io/v1", "kind": "K", "name": "i"});
+    spec["bootstrap"] = json!({"dataSecretName": "b"});
+    for bare in [json!(80), json!("80")] {
+        deployment["spec"]["template"]["spec"]["nodeDrainTimeout"] = bare;
+        let words = refused(deployment.clone());
+        assert!(words.contains("nodeDrainTimeout"), "{words}");
+    }
+}

@@ -16,7 +16,8 @@ use apimachinery::status::StatusError;
 use serde_json::{Map, Value, json};
 
 use crate::Webhooks;
-use crate::names::{ADDONS_GROUP, BOOTSTRAP_GROUP, CLUSTER_GROUP, CONTROL_PLANE_GROUP, INFRASTRUCTURE_GROUP, IPAM_GROUP};
+use crate::names::{ADDONS_GROUP, BOOTSTRAP_GROUP, CLUSTER_GROUP, CONTROL_PLANE_GROUP, INFRASTRUCTURE_GROUP, IPAM_GROUP, annotations};
+use crate::spoke::durations;
 
 /// What the rules found: faults, and warnings that do not refuse.
 #[derive(Debug, Default)]
@@ -80,6 +81,15 @@ impl Admission for Webhooks {
         }
         let Some(object) = object else { return Ok(findings.warnings) };
         let out = &mut findings;
+        match (group, kind) {
+            (CLUSTER_GROUP, "Machine") | (CONTROL_PLANE_GROUP, "TalosControlPlane") => {
+                check_drain_timeout(object, "metadata.annotations", out);
+            }
+            (CLUSTER_GROUP, "MachineSet" | "MachineDeployment") => {
+                check_drain_timeout(object, "spec.template.metadata.annotations", out);
+            }
+            _ => {}
+        }
         match (group, kind) {
             (CLUSTER_GROUP, "Cluster") => core::check_cluster(object, out),
             (CLUSTER_GROUP, "Machine") => core::check_machine(object, request.old, out),
@@ -174,6 +184,22 @@ fn check_version(object: &Value, path: &str, out: &mut Findings) {
     if let Some(version) = text(object, path).filter(|version| !is_version(version)) {
         out.fault(FieldError::invalid(path, version, "must be a valid semantic version"));
     }
+}
+
+/// The annotation that limits drains: a Go duration with its unit.
+fn check_drain_timeout(object: &Value, at: &str, out: &mut Findings) {
+    let key = annotations::NODE_DRAIN_TIMEOUT;
+    let known = get(object, at).and_then(Value::as_object).and_then(|known| known.get(key));
+    let Some(text) = known.and_then(Value::as_str) else { return };
+    if durations::parse(text).is_some_and(|seconds| seconds >= 0) && text != "0" {
+        return;
+    }
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let why = match is_number {
+        true => format!("is no duration, since it has no unit: write {text}s for seconds, {text}m for minutes; 0s is no limit"),
+        false => "is no duration: write it as 80s, 15m or 1h30m; 0s is no limit".to_owned(),
+    };
+    out.fault(FieldError::invalid(apimachinery::field::key(at, key), text, why));
 }
 
 /// A label selector that has to be readable.
