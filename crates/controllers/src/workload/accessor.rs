@@ -7,10 +7,18 @@
 //!                                     +--- back-off 50 ms to 5 s, or hastened by a change -------+
 //! ```
 //!
-//! Writes are jobs: handed in only while connected (a plan that still needs them hands them in again), carried out one after another by the
-//! cluster's own task within a limit each, and tapped when done. A job that is in line already is not taken twice.
+//! Writes are jobs: handed in only while connected (a plan that still needs them hands them in again), carried out within a limit each, and
+//! tapped when done. A job that is in line already is not taken twice.
+//!
+//! ```text
+//!   Node a:   patch -> look -> evict -> evict -> ...     a lane each: in order within it, [`LANES`] of them at a time
+//!   Node b:   look -> ...
+//!   no Node:  apply -> apply -> ...                      waits for none of them, and keeps none of them waiting
+//! ```
+//!
+//! Pods are read only while a drain asks for them: there is no watch on what is no Node.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -28,18 +36,21 @@ use runtime::random::Random;
 use runtime::reconcile::{Backoff, Link, ObjectKey, Store, Stores};
 use runtime::tls::Tls;
 use serde_json::Value;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::direct::{DirectDialer, Targets};
-use super::job::{self, Job};
+use super::job::{self, Done, Job};
 use super::kubeconfig::{self, Settings};
+use super::load::{Attempt, Eviction, Load, Look};
 use super::{Applied, Change, Clusters, Connection, Tap};
 
 /// Where Talos' API server listens on each control plane, unless the Cluster says otherwise.
 const API_SERVER_PORT: u16 = 6443;
 /// Between tries to reach a workload cluster: often, because a cluster that comes up is waited for.
 const RETRY: Backoff = Backoff { base: Duration::from_millis(50), cap: Duration::from_secs(5), jitter: 0.2 };
+/// How many Nodes of a cluster are worked on at a time.
+const LANES: usize = 8;
 
 /// Workload clusters over the network. Cheap to clone; clones share the connections.
 #[derive(Clone)]
@@ -63,13 +74,13 @@ struct Inner {
 struct Entry {
     shared: Arc<Shared>,
     token: CancellationToken,
-    jobs: mpsc::UnboundedSender<Job>,
 }
 
 struct Shared {
     state: Mutex<State>,
     /// The secret, an address or the wish to hasten changed.
     changed: Notify,
+    lanes: Semaphore,
 }
 
 struct State {
@@ -81,10 +92,36 @@ struct State {
     /// What the store before the present one held; shown until the present one has its list.
     before: Vec<Arc<Node>>,
     queued: BTreeSet<String>,
+    /// Jobs in line, by the Node that they are about. A lane that is here has a task that works on it.
+    lanes: BTreeMap<Option<String>, VecDeque<Job>>,
+    /// What is on Nodes that are drained, by name.
+    loads: BTreeMap<String, Load>,
     applied: BTreeMap<String, Applied>,
     /// What the last call about each Node failed with, by name.
     troubles: BTreeMap<String, String>,
-    failures: u32,
+    /// Failures in a row, by lane.
+    failures: BTreeMap<Option<String>, u32>,
+}
+
+impl State {
+    /// Nobody asks about a Node that is gone.
+    fn forget(&mut self, node: &str) {
+        self.loads.remove(node);
+        self.troubles.remove(node);
+        self.failures.remove(&Some(node.to_owned()));
+    }
+
+    /// Counts the failures of a lane in a row; none after a success.
+    fn failed(&mut self, lane: Option<&str>, is_failure: bool) -> Option<u32> {
+        let lane = lane.map(str::to_owned);
+        if !is_failure {
+            self.failures.remove(&lane);
+            return None;
+        }
+        let failures = self.failures.entry(lane).or_default();
+        *failures = failures.saturating_add(1);
+        Some(*failures)
+    }
 }
 
 impl Shared {
@@ -193,7 +230,6 @@ impl Inner {
         if let Some(entry) = entries.get(cluster) {
             return Some(entry.clone());
         }
-        let (jobs, line) = mpsc::unbounded_channel();
         let state = State {
             began: self.clock.now_seconds(),
             connection: Connection::Waiting { on: format!("Secret {}", secrets::kubeconfig(&cluster.name)) },
@@ -201,15 +237,16 @@ impl Inner {
             client: None,
             before: Vec::new(),
             queued: BTreeSet::new(),
+            lanes: BTreeMap::new(),
+            loads: BTreeMap::new(),
             applied: BTreeMap::new(),
             troubles: BTreeMap::new(),
-            failures: 0,
+            failures: BTreeMap::new(),
         };
-        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Notify::new() });
-        let entry = Entry { shared, token: self.token.child_token(), jobs };
+        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Notify::new(), lanes: Semaphore::new(LANES) });
+        let entry = Entry { shared, token: self.token.child_token() };
         entries.insert(cluster.clone(), entry.clone());
         tokio::spawn(follow(Arc::clone(self), cluster.clone(), Arc::clone(&entry.shared), entry.token.clone()));
-        tokio::spawn(work(Arc::clone(self), cluster.clone(), Arc::clone(&entry.shared), line, entry.token.clone()));
         Some(entry)
     }
 
@@ -326,6 +363,12 @@ async fn connected(
     let (weak, key) = (Arc::downgrade(inner), cluster.clone());
     nodes.subscribe(move |old, new| {
         if let Some(inner) = weak.upgrade() {
+            if new.is_none()
+                && let Some(name) = old.and_then(|old| old.metadata.name.as_deref())
+                && let Some(entry) = inner.entries().get(&key)
+            {
+                entry.shared.state().forget(name);
+            }
             inner.tap(&key, new.or(old));
         }
     });
@@ -360,24 +403,26 @@ async fn connected(
     }
 }
 
-/// Carries out one cluster's jobs, one after another.
-async fn work(
-    inner: Arc<Inner>,
-    cluster: ObjectKey,
-    shared: Arc<Shared>,
-    mut line: mpsc::UnboundedReceiver<Job>,
-    token: CancellationToken,
-) {
+/// Carries out one lane's jobs, one after another, until none is left.
+async fn work(inner: Arc<Inner>, cluster: ObjectKey, shared: Arc<Shared>, lane: Option<String>, token: CancellationToken) {
     loop {
-        let job = tokio::select! {
-            biased;
-            () = token.cancelled() => return,
-            job = line.recv() => job,
+        // What is about no Node is in nobody's way: it needs no place among the Nodes.
+        let place = match &lane {
+            None => None,
+            Some(_) => tokio::select! {
+                biased;
+                () = token.cancelled() => return,
+                place = shared.lanes.acquire() => place.ok(),
+            },
         };
-        let Some(job) = job else { return };
-        let (client, nodes) = {
-            let state = shared.state();
-            (state.client.clone(), state.store.clone())
+        let (job, client, nodes) = {
+            let mut state = shared.state();
+            let Some(job) = state.lanes.get_mut(&lane).and_then(VecDeque::pop_front) else {
+                state.lanes.remove(&lane);
+                return;
+            };
+            let is_connected = state.connection.is_connected();
+            (job, state.client.clone().filter(|_| is_connected), state.store.clone())
         };
         let result = match (client, nodes) {
             (Some(client), Some(nodes)) => tokio::select! {
@@ -387,37 +432,70 @@ async fn work(
             },
             _ => Err("not connected".to_owned()),
         };
-        let told = result.as_ref().map_or_else(String::as_str, |()| "ok");
+        drop(place);
+        let told = result.as_ref().map_or_else(String::as_str, |_| "ok");
         inner.log.record("workload", job.word(), format_args!("Cluster {cluster} {}", job.object()), told);
-        let delay = {
-            let mut state = shared.state();
-            state.queued.remove(&job.identity());
-            if let Job::Apply { work, .. } = &job {
-                let applied = result.as_ref().map_or_else(|error| Applied::Failed(error.clone()), |()| Applied::Done);
-                state.applied.insert(work.clone(), applied);
+        settle(&inner, &cluster, &shared, &job, result, &token);
+    }
+}
+
+/// Keeps what came of a job, and tells those who wait for it.
+fn settle(inner: &Arc<Inner>, cluster: &ObjectKey, shared: &Shared, job: &Job, result: Result<Done, String>, token: &CancellationToken) {
+    let now = inner.clock.now_seconds();
+    let (delay, node) = {
+        let mut state = shared.state();
+        state.queued.remove(&job.identity());
+        // A look or an eviction is asked for again when its time has come: a failure is an answer as well, for that Node alone.
+        match job {
+            Job::Look { node, .. } => {
+                let load = state.loads.entry(node.clone()).or_insert_with(|| Load::unknown(now));
+                load.at = now;
+                match result {
+                    Ok(Done::Looked(looked)) => {
+                        load.round += 1;
+                        load.failure = None;
+                        load.attempts.retain(|uid, _| looked.pods.iter().any(|pod| pod.metadata.uid.as_ref() == Some(uid)));
+                        load.looked = looked;
+                    }
+                    Ok(Done::It) => {}
+                    Err(error) => load.failure = Some(error),
+                }
+                (None, Some(node.clone()))
             }
-            state.failures = if result.is_ok() { 0 } else { state.failures.saturating_add(1) };
-            if let Job::PatchNode { node, .. } | Job::DeleteNode { node, .. } = &job {
-                match &result {
-                    Ok(()) => state.troubles.remove(node),
+            Job::Evict { node, eviction } => {
+                let load = state.loads.entry(node.clone()).or_insert_with(|| Load::unknown(now));
+                load.attempts.insert(eviction.uid.clone(), Attempt { round: eviction.round, refusal: result.err() });
+                (None, Some(node.clone()))
+            }
+            Job::Apply { work, .. } => {
+                let applied = result.as_ref().map_or_else(|error| Applied::Failed(error.clone()), |_| Applied::Done);
+                state.applied.insert(work.clone(), applied);
+                (state.failed(job.node(), result.is_err()), None)
+            }
+            Job::PatchNode { node, .. } | Job::DeleteNode { node, .. } => {
+                let is_failure = result.is_err();
+                match result {
+                    Ok(_) => state.troubles.remove(node),
                     Err(error) => state.troubles.insert(node.clone(), format!("{} {}: {error}", job.word(), job.object())),
                 };
+                (state.failed(job.node(), is_failure), None)
             }
-            (state.failures > 0).then(|| Backoff::RECONCILE.delay(state.failures, &inner.random))
-        };
-        match delay {
-            None => inner.tap(&cluster, None),
-            // The plan that still needs the job hands it in again, but not at once.
-            Some(delay) => {
-                let (inner, cluster, token) = (Arc::clone(&inner), cluster.clone(), token.clone());
-                tokio::spawn(async move {
-                    tokio::select! {
-                        biased;
-                        () = token.cancelled() => {}
-                        () = inner.clock.sleep(delay) => inner.tap(&cluster, None),
-                    }
-                });
-            }
+        }
+    };
+    let node = node.and_then(|name| shared.state().store.as_ref()?.get(&ObjectKey::cluster_scoped(name)));
+    match delay {
+        None => inner.tap(cluster, node.as_ref()),
+        // The plan that still needs the job hands it in again, but not at once.
+        Some(failures) => {
+            let delay = Backoff::RECONCILE.delay(failures, &inner.random);
+            let (inner, cluster, token) = (Arc::clone(inner), cluster.clone(), token.clone());
+            tokio::spawn(async move {
+                tokio::select! {
+                    biased;
+                    () = token.cancelled() => {}
+                    () = inner.clock.sleep(delay) => inner.tap(&cluster, None),
+                }
+            });
         }
     }
 }
@@ -425,7 +503,8 @@ async fn work(
 impl Accessor {
     fn hand_in(&self, cluster: &ObjectKey, job: Job) {
         let Some(entry) = self.0.entry(cluster) else { return };
-        {
+        let lane = job.node().map(str::to_owned);
+        let is_new = {
             let mut state = entry.shared.state();
             if !state.connection.is_connected() || !state.queued.insert(job.identity()) {
                 return;
@@ -433,9 +512,13 @@ impl Accessor {
             if let Job::Apply { work, .. } = &job {
                 state.applied.insert(work.clone(), Applied::Pending);
             }
+            let is_new = !state.lanes.contains_key(&lane);
+            state.lanes.entry(lane.clone()).or_default().push_back(job);
+            is_new
+        };
+        if is_new {
+            tokio::spawn(work(Arc::clone(&self.0), cluster.clone(), Arc::clone(&entry.shared), lane, entry.token.clone()));
         }
-        // The receiver lives as long as the entry's token.
-        let _ = entry.jobs.send(job);
     }
 }
 
@@ -488,6 +571,20 @@ impl Clusters for Accessor {
         let entry = self.0.entry(cluster)?;
         let state = entry.shared.state();
         state.troubles.get(node).cloned()
+    }
+
+    fn load(&self, cluster: &ObjectKey, node: &str) -> Option<Load> {
+        let entry = self.0.entry(cluster)?;
+        let state = entry.shared.state();
+        state.loads.get(node).cloned()
+    }
+
+    fn look(&self, cluster: &ObjectKey, node: &str, what: Look) {
+        self.hand_in(cluster, Job::Look { node: node.to_owned(), what });
+    }
+
+    fn evict(&self, cluster: &ObjectKey, node: &str, eviction: Eviction) {
+        self.hand_in(cluster, Job::Evict { node: node.to_owned(), eviction });
     }
 
     fn hasten(&self, cluster: &ObjectKey) {

@@ -1,14 +1,18 @@
 //! What is done in a workload cluster, one call after another, each within a limit.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Node;
-use kube::api::{Api, DynamicObject, PostParams};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, Pod};
+use k8s_openapi::api::storage::v1::VolumeAttachment;
+use kube::api::{Api, DeleteParams, DynamicObject, EvictParams, ListParams, PostParams, Preconditions};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::discovery::{self, Scope};
 use runtime::reconcile::{ObjectKey, Store, explain};
 use serde_json::Value;
+
+use super::load::{Attached, Eviction, Look, Looked};
 
 /// How long one call may take.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
@@ -23,6 +27,15 @@ pub enum Job {
         node: String,
         uid: String,
     },
+    /// Reads what is on a Node.
+    Look {
+        node: String,
+        what: Look,
+    },
+    Evict {
+        node: String,
+        eviction: Eviction,
+    },
     /// Creates what is missing.
     Apply {
         work: String,
@@ -36,6 +49,8 @@ impl Job {
         match self {
             Self::PatchNode { node, patch } => format!("patch {node} {patch}"),
             Self::DeleteNode { node, uid } => format!("delete {node} {uid}"),
+            Self::Look { node, what } => format!("look {node} {what:?}"),
+            Self::Evict { eviction, .. } => format!("evict {} {}", eviction.uid, eviction.round),
             Self::Apply { work, .. } => format!("apply {work}"),
         }
     }
@@ -45,6 +60,8 @@ impl Job {
         match self {
             Self::PatchNode { .. } => "patch-node",
             Self::DeleteNode { .. } => "delete-node",
+            Self::Look { .. } => "look",
+            Self::Evict { .. } => "evict",
             Self::Apply { .. } => "apply",
         }
     }
@@ -52,18 +69,36 @@ impl Job {
     /// What the job is about, without content.
     pub fn object(&self) -> String {
         match self {
-            Self::PatchNode { node, .. } | Self::DeleteNode { node, .. } => format!("Node {node}"),
+            Self::PatchNode { node, .. } | Self::DeleteNode { node, .. } | Self::Look { node, .. } => format!("Node {node}"),
+            Self::Evict { node, eviction } => format!("Node {node} Pod {}/{}", eviction.namespace, eviction.name),
             Self::Apply { work, objects } => format!("{work} ({} objects)", objects.len()),
+        }
+    }
+
+    /// The Node that it is about. Jobs about one Node are carried out in their order, and wait for no other's; those about none wait for
+    /// each other.
+    pub fn node(&self) -> Option<&str> {
+        match self {
+            Self::PatchNode { node, .. } | Self::DeleteNode { node, .. } | Self::Look { node, .. } | Self::Evict { node, .. } => Some(node),
+            Self::Apply { .. } => None,
         }
     }
 }
 
+/// What came of a job.
+pub enum Done {
+    It,
+    Looked(Looked),
+}
+
 /// Carries out a job; the error is for people.
-pub async fn carry_out(client: &kube::Client, nodes: &Store<Node>, job: &Job) -> Result<(), String> {
+pub async fn carry_out(client: &kube::Client, nodes: &Store<Node>, job: &Job) -> Result<Done, String> {
     match job {
+        Job::Look { node, what } => return look(client, node, *what).await.map(Done::Looked),
+        Job::Evict { eviction, .. } => evict(client, eviction).await?,
         Job::PatchNode { node, patch } => {
             let key = ObjectKey::cluster_scoped(node.clone());
-            within(async { nodes.merge(&key, patch.clone()).await.map(drop).map_err(|error| error.to_string()) }).await
+            within(async { nodes.merge(&key, patch.clone()).await.map(drop).map_err(|error| error.to_string()) }).await?;
         }
         Job::DeleteNode { node, uid } => {
             let meta = k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
@@ -71,10 +106,71 @@ pub async fn carry_out(client: &kube::Client, nodes: &Store<Node>, job: &Job) ->
                 uid: Some(uid.clone()),
                 ..Default::default()
             };
-            within(async { nodes.delete(&meta, None).await.map_err(|error| error.to_string()) }).await
+            within(async { nodes.delete(&meta, None).await.map_err(|error| error.to_string()) }).await?;
         }
-        Job::Apply { objects, .. } => apply(client, objects).await,
+        Job::Apply { objects, .. } => apply(client, objects).await?,
     }
+    Ok(Done::It)
+}
+
+async fn list<K>(client: &kube::Client, params: &ListParams) -> Result<Vec<K>, String>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    let api: Api<K> = Api::all(client.clone());
+    within(async { api.list(params).await.map(|list| list.items).map_err(|error| explain(&error)) }).await
+}
+
+async fn look(client: &kube::Client, node: &str, what: Look) -> Result<Looked, String> {
+    let pods = list::<Pod>(client, &ListParams::default().fields(&format!("spec.nodeName={node}"))).await?;
+    let mut looked = Looked { pods: pods.into_iter().map(Arc::new).collect(), ..Looked::default() };
+    if what.namespaces {
+        let namespaces = list::<Namespace>(client, &ListParams::default()).await?;
+        let labels = |namespace: Namespace| Some((namespace.metadata.name?, namespace.metadata.labels.unwrap_or_default()));
+        looked.namespaces = namespaces.into_iter().filter_map(labels).collect();
+    }
+    if what.volumes {
+        let attachments = list::<VolumeAttachment>(client, &ListParams::default()).await?;
+        let volumes: Api<PersistentVolume> = Api::all(client.clone());
+        let mut attached = Vec::new();
+        for attachment in attachments.into_iter().filter(|attachment| attachment.spec.node_name == node) {
+            let Some(name) = attachment.spec.source.persistent_volume_name else {
+                let name = attachment.metadata.name.unwrap_or_default();
+                attached.push(Attached { name, device: None, claim: None });
+                continue;
+            };
+            let volume = within(async { volumes.get_opt(&name).await.map_err(|error| explain(&error)) }).await?;
+            let spec = volume.and_then(|volume| volume.spec).unwrap_or_default();
+            let device = spec.csi.map(|csi| format!("kubernetes.io/csi/{}^{}", csi.driver, csi.volume_handle));
+            let claim = spec.claim_ref.and_then(|claim| Some((claim.namespace?, claim.name?)));
+            attached.push(Attached { name, device, claim });
+        }
+        looked.volumes = Some(attached);
+    }
+    Ok(looked)
+}
+
+/// A pod that is gone, or is another one by now, counts as evicted.
+async fn evict(client: &kube::Client, eviction: &Eviction) -> Result<(), String> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &eviction.namespace);
+    let options = DeleteParams {
+        grace_period_seconds: eviction.grace_seconds,
+        preconditions: Some(Preconditions { uid: Some(eviction.uid.clone()), resource_version: None }),
+        ..DeleteParams::default()
+    };
+    let params = EvictParams { delete_options: Some(options), post_options: PostParams::default() };
+    within(async {
+        match pods.evict(&eviction.name, &params).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+            Err(kube::Error::Api(status)) => {
+                let causes = status.details.iter().flat_map(|details| &details.causes).map(|cause| cause.message.as_str());
+                Err([status.message.as_str()].into_iter().chain(causes).collect::<Vec<_>>().join(" "))
+            }
+            Err(error) => Err(explain(&error)),
+        }
+    })
+    .await
 }
 
 async fn within<T>(call: impl Future<Output = Result<T, String>>) -> Result<T, String> {

@@ -7,6 +7,7 @@ mod accessor;
 mod direct;
 mod job;
 pub mod kubeconfig;
+mod load;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use runtime::reconcile::ObjectKey;
 use serde_json::Value;
 
 pub use accessor::{Accessor, Parts};
+pub use load::{Attached, Attempt, Eviction, Load, Look, Looked};
 
 /// Whether a workload cluster's API answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +107,15 @@ pub trait Clusters: fmt::Debug + Send + Sync {
 
     /// Why the last call about a Node failed; none after one that went well.
     fn trouble(&self, cluster: &ObjectKey, node: &str) -> Option<String>;
+
+    /// What is on a Node, as far as it was looked at in this process for a drain; none before.
+    fn load(&self, cluster: &ObjectKey, node: &str) -> Option<Load>;
+
+    /// Hands in a look at what is on a Node. What came of it shows in [`Clusters::load`].
+    fn look(&self, cluster: &ObjectKey, node: &str, what: Look);
+
+    /// Hands in the eviction of a pod of a Node, of exactly the one with this uid. What came of it shows in [`Clusters::load`].
+    fn evict(&self, cluster: &ObjectKey, node: &str, eviction: Eviction);
 
     /// Tries to connect now rather than after the present delay: something happened that makes an answer likely.
     fn hasten(&self, cluster: &ObjectKey);

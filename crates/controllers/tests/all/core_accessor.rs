@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use apiserver::{ApiServer, Builtins, MemoryJournal, Options, User};
-use controllers::workload::{Accessor, Applied, Clusters, Connection, Parts};
+use controllers::workload::{Accessor, Applied, Clusters, Connection, Eviction, Look, Parts};
 use jiff::{SignedDuration, Timestamp};
 use runtime::clock::Clock;
 use runtime::keys::{KeyAlgorithm, KeySource, Prepared};
@@ -270,6 +270,57 @@ async fn work_is_done_in_order_and_trouble_is_told() {
     lab.accessor.delete_node(&key, "cp-0", &uid);
     lab.pass(1).await;
     assert_eq!((lab.names().len(), lab.accessor.trouble(&key, "cp-0")), (0, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_about_a_node_waits_for_no_manifests_and_an_eviction_tells_its_refusal() {
+    let lab = Lab::new().await;
+    lab.machine("cp-1", "10.0.0.1").await;
+    lab.store_kubeconfig(&lab.authority).await;
+    let _server = lab.listen("10.0.0.1").await;
+    lab.node("a").await;
+    lab.pass(2).await;
+    assert!(lab.connection().is_connected());
+    let client = lab.nodes.client(&User::admin("user"));
+    let post = async |path: &str, object: Value| {
+        let request = http::Request::post(path).header("content-type", "application/json").body(object.to_string().into_bytes()).unwrap();
+        client.request::<Value>(request).await.unwrap()
+    };
+    let pod = json!({"metadata": {"name": "web", "labels": {"app": "web"}}, "spec": {"nodeName": "a", "containers": []}});
+    let made = post("/api/v1/namespaces/default/pods", pod).await;
+    let running = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}).to_string().into_bytes();
+    let request = http::Request::patch("/api/v1/namespaces/default/pods/web/status").header("content-type", "application/merge-patch+json");
+    client.request::<Value>(request.body(running).unwrap()).await.unwrap();
+    post("/api/v1/namespaces/default/pods", json!({"metadata": {"name": "elsewhere"}, "spec": {"nodeName": "b", "containers": []}})).await;
+    let budget = json!({"metadata": {"name": "held"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}});
+    post("/apis/policy/v1/namespaces/default/poddisruptionbudgets", budget).await;
+
+    let at_first_look: Arc<Mutex<Option<Option<Applied>>>> = Arc::default();
+    let (seen, accessor) = (Arc::clone(&at_first_look), lab.accessor.clone());
+    lab.accessor.subscribe(Arc::new(move |_| {
+        if accessor.load(&World::key(), "a").is_some() {
+            seen.lock().unwrap().get_or_insert_with(|| accessor.applied(&World::key(), "many"));
+        }
+    }));
+    let map = |number: usize| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("m{number}"), "namespace": "default"}});
+    lab.accessor.apply(&World::key(), "many", (0..100).map(map).collect());
+    lab.accessor.look(&World::key(), "a", Look { namespaces: true, volumes: true });
+    lab.pass(2).await;
+    assert_eq!(*at_first_look.lock().unwrap(), Some(Some(Applied::Pending)), "the manifests were not waited for");
+    assert_eq!(lab.accessor.applied(&World::key(), "many"), Some(Applied::Done));
+    let load = lab.accessor.load(&World::key(), "a").unwrap();
+    let names: Vec<_> = load.looked.pods.iter().map(|pod| pod.metadata.name.as_deref().unwrap()).collect();
+    assert_eq!((names, load.round, load.looked.volumes), (vec!["web"], 1, Some(Vec::new())));
+    assert!(load.looked.namespaces.contains_key("default"));
+
+    let uid = made["metadata"]["uid"].as_str().unwrap().to_owned();
+    let eviction = |uid: &str| Eviction { namespace: "default".into(), name: "web".into(), uid: uid.into(), grace_seconds: None, round: 1 };
+    lab.accessor.evict(&World::key(), "a", eviction("another"));
+    lab.accessor.evict(&World::key(), "a", eviction(&uid));
+    lab.pass(2).await;
+    let attempts = lab.accessor.load(&World::key(), "a").unwrap().attempts;
+    let refusal = "Cannot evict pod as it would violate the pod's disruption budget. The disruption budget held needs 1 healthy pods and has 1 currently";
+    assert_eq!(attempts[&uid].refusal.as_deref(), Some(refusal));
 }
 
 #[tokio::test(start_paused = true)]

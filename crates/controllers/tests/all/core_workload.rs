@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use controllers::workload::{Applied, Change, Clusters, Connection, Tap};
+use controllers::workload::{Applied, Change, Clusters, Connection, Eviction, Load, Look, Looked, Tap};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use runtime::reconcile::ObjectKey;
@@ -177,6 +177,16 @@ impl Clusters for Memory {
     fn trouble(&self, _: &ObjectKey, _: &str) -> Option<String> {
         None
     }
+
+    /// No pods and no volumes, anywhere.
+    fn load(&self, _: &ObjectKey, _: &str) -> Option<Load> {
+        let looked = Looked { volumes: Some(Vec::new()), ..Looked::default() };
+        Some(Load { round: 1, looked, ..Load::unknown(Timestamp::UNIX_EPOCH) })
+    }
+
+    fn look(&self, _: &ObjectKey, _: &str, _: Look) {}
+
+    fn evict(&self, _: &ObjectKey, _: &str, _: Eviction) {}
 
     fn hasten(&self, _: &ObjectKey) {}
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use apiserver::{ApiServer, ApiService, Body, CrdSet, MemoryJournal, Options, User};
 use async_trait::async_trait;
-use controllers::workload::{Applied, Clusters, Connection, Tap};
+use controllers::workload::{Applied, Clusters, Connection, Eviction, Load, Look, Tap};
 use controllers::{Context, Selection};
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Node;
@@ -384,6 +384,11 @@ impl Clusters for NoWorkload {
     fn trouble(&self, _: &ObjectKey, _: &str) -> Option<String> {
         None
     }
+    fn load(&self, _: &ObjectKey, _: &str) -> Option<Load> {
+        None
+    }
+    fn look(&self, _: &ObjectKey, _: &str, _: Look) {}
+    fn evict(&self, _: &ObjectKey, _: &str, _: Eviction) {}
     fn hasten(&self, _: &ObjectKey) {}
     fn subscribe(&self, _: Tap) {}
 }
