@@ -33,6 +33,14 @@ pub fn has_etcd_hook(machine: &Machine) -> bool {
     machine.metadata.annotations.as_ref().is_some_and(|known| known.contains_key(ETCD_HOOK))
 }
 
+/// Whether a Machine that is being deleted waits for others' hooks, etcd's among them: its node is drained, or is not to be.
+pub fn is_past_drain(machine: &Machine) -> bool {
+    let Some(status) = &machine.status else { return false };
+    let has_begun = status.deletion.as_ref().is_some_and(|times| times.wait_for_pre_terminate_hook_start_time.is_some());
+    let deleting = api::conditions::get(&status.conditions, "Deleting");
+    has_begun || deleting.is_some_and(|condition| condition.reason == "WaitingForPreTerminateHook")
+}
+
 /// What Secrets were read as, by uid: each is read once for each content that it has. Clones share it.
 pub struct Readings<T>(Arc<Mutex<BTreeMap<String, Reading<T>>>>);
 

@@ -28,6 +28,12 @@ pub enum Defect {
     SecretInEvent,
     /// Rule 8: a write is acknowledged before it is in the journal.
     AcknowledgeEarly,
+    /// Rule 9: a drain does not end with its limit.
+    DrainForever,
+    /// Rule 9: a drain ends although a budget keeps a pod.
+    IgnoreBudgets,
+    /// Rule 9: a member leaves etcd before its node is drained.
+    LeaveUndrained,
     /// Rule 12: after a restart a VM is cloned again, under another name, although one exists.
     CloneAfresh,
 }

@@ -10,6 +10,7 @@ mod all {
     mod defects;
     mod deletion;
     mod demo;
+    mod drains;
     mod generated;
     mod handover;
     mod inputs;

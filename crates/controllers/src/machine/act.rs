@@ -5,8 +5,9 @@ use std::sync::Arc;
 use api::cluster::{Cluster, Machine};
 use api::meta::ContractReference;
 use api::names::{finalizers, labels};
+use kube::Resource as _;
 use kube::api::PropagationPolicy;
-use runtime::reconcile::{Error, ObjectKey, Store};
+use runtime::reconcile::{Error, EventType, ObjectKey, Recorder, Store};
 use serde_json::json;
 
 use super::plan::{Observed, Step};
@@ -18,6 +19,7 @@ use crate::edit::{Edit, controller_of, controller_reference, owner_of};
 #[derive(Clone, Debug)]
 pub struct Act {
     pub wiring: Wiring,
+    pub recorder: Recorder,
     pub clusters: Store<Cluster>,
     pub machines: Store<Machine>,
 }
@@ -66,6 +68,19 @@ impl Act {
             Step::DeleteNode { node, uid } => {
                 self.wiring.workload.delete_node(&cluster_key, node, uid);
                 "hand-in-node-deletion"
+            }
+            Step::Look { node, what } => {
+                self.wiring.workload.look(&cluster_key, node, *what);
+                "hand-in-look"
+            }
+            Step::Evict { node, eviction } => {
+                self.wiring.workload.evict(&cluster_key, node, eviction.clone());
+                "hand-in-eviction"
+            }
+            Step::Tell { is_warning, reason, message } => {
+                let kind = if *is_warning { EventType::Warning } else { EventType::Normal };
+                self.recorder.event(&machine.object_ref(&()), kind, reason, message.clone());
+                return Ok(());
             }
             Step::DeleteInfrastructure => {
                 self.delete(Some(&machine.spec.infrastructure_ref), &observed.infrastructure).await?;

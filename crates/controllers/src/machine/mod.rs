@@ -1,6 +1,9 @@
 //! The Machine controller: brings bootstrap data, infrastructure and Node of one machine together, and takes them apart in order.
 
 mod act;
+mod drain;
+#[cfg(test)]
+mod drain_tests;
 pub mod node;
 pub mod plan;
 pub mod status;
@@ -10,7 +13,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::cluster::{Cluster, Machine};
+use api::cluster::{Cluster, Machine, MachineDrainRule};
 use api::meta::ContractReference;
 use api::names::annotations;
 use async_trait::async_trait;
@@ -31,17 +34,19 @@ const REST: Duration = Duration::from_millis(30);
 /// The index of Machines by the objects that they reference.
 pub const BY_REFERENCE: &str = "references";
 
-/// The index of Machines that are being deleted by the control plane whose hook holds them.
+/// The index of Machines that are being deleted by the control plane that they belong to.
 const BY_HOLDER: &str = "holders";
 
 struct Machines {
     act: Act,
     store: Store<Machine>,
+    rules: Store<MachineDrainRule>,
 }
 
-/// What controls a Machine that etcd's hook holds while it is being deleted.
+/// What controls a control plane's Machine while it is being deleted: it takes etcd's hook off, and may limit the drain.
 fn holder(machine: &Machine) -> Option<ContractReference> {
-    let owner = controller_reference(&machine.metadata).filter(|_| has_etcd_hook(machine) && is_deleting(&machine.metadata))?;
+    let is_asked = has_etcd_hook(machine) || is_control_plane(machine);
+    let owner = controller_reference(&machine.metadata).filter(|_| is_asked && is_deleting(&machine.metadata))?;
     let api_group = owner.api_version.split_once('/').map_or("", |(group, _)| group).to_owned();
     Some(ContractReference { api_group, kind: owner.kind.clone(), name: owner.name.clone() })
 }
@@ -63,7 +68,9 @@ pub fn start(wiring: &Wiring) -> Started {
         let namespace = machine.metadata.namespace.as_deref().unwrap_or_default();
         holder(machine).iter().map(|reference| ExternalKey::of(namespace, reference).to_string()).collect()
     });
-    let act = Act { wiring: wiring.clone(), clusters: wiring.stores.get::<Cluster>(), machines: store.clone() };
+    let rules = wiring.stores.get::<MachineDrainRule>();
+    let recorder = wiring.recorder.of("machine-controller");
+    let act = Act { wiring: wiring.clone(), recorder, clusters: wiring.stores.get::<Cluster>(), machines: store.clone() };
     let of_cluster = {
         let store = store.clone();
         move |namespace: &str, cluster: &str| -> Vec<ObjectKey> {
@@ -72,8 +79,9 @@ pub fn start(wiring: &Wiring) -> Started {
     };
     let of_changed = of_cluster.clone();
     let controller = wiring
-        .controller(NAME, Machines { act, store: store.clone() })
+        .controller(NAME, Machines { act, store: store.clone(), rules: rules.clone() })
         .rest(REST)
+        .reads(&rules)
         .watches_when(crate::change::of_cluster, move |cluster: &Cluster| {
             let key = ObjectKey::of(&cluster.metadata);
             of_changed(key.namespace(), &key.name)
@@ -132,7 +140,12 @@ impl Machines {
         let control_plane_machines = staying.count();
         let nodes = wiring.workload.nodes(&cluster_key);
         let node = plan::node_of(&machine, &infrastructure, &nodes).and_then(|node| node.metadata.name.clone());
+        let is_going = is_deleting(&machine.metadata);
+        let load = node.as_ref().filter(|_| is_going).and_then(|node| wiring.workload.load(&cluster_key, node));
         Ok(Observed {
+            load,
+            rules: if is_going { self.rules.in_namespace(&namespace) } else { Vec::new() },
+            defects: wiring.defects.clone(),
             connection: wiring.workload.connection(&cluster_key),
             away_since: wiring.workload.away_since(&cluster_key),
             nodes,

@@ -3,28 +3,32 @@
 //! ```text
 //!   alive:    finalizer, owner -> own bootstrap and infrastructure objects -> data secret, provider id
 //!             -> Node: found by provider id, else by system UUID (then the provider id is written into it) -> labels, annotations, taint
-//!   deleting: pre-drain hooks -> pre-terminate hooks -> infrastructure object gone -> bootstrap object gone -> Node gone -> finalizer
+//!   deleting: pre-drain hooks -> Node drained -> volumes detached -> pre-terminate hooks -> infrastructure object gone
+//!             -> bootstrap object gone -> Node gone -> finalizer
 //! ```
 //!
-//! Rules: the infrastructure goes only after every hook; a Node is deleted only when the machine behind it is gone, and never when its whole
+//! Rules: the infrastructure goes only after every hook and after the drain, which ends with its limit at the latest and is done once; nothing
+//! is drained where the whole cluster goes, its control plane, or the last control-plane machine; a Node is deleted only when the machine behind it is gone, and never when its whole
 //! cluster goes; a workload cluster that does not answer holds a deletion no longer than the Node's deletion limit. A Node is never taken by
 //! name: its provider id or its system UUID must say that it is this machine.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::cluster::{Cluster, Machine};
+use api::cluster::{Cluster, Machine, MachineDrainRule};
 use api::names::{annotations, finalizers, labels};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde_json::Value;
+use runtime::defects::{Defect, Defects};
+use serde_json::{Value, json};
 
+use super::drain::{self, Drain, Progress};
 use super::node;
 use crate::contract::{External, Referenced};
 use crate::controlplane::ETCD_HOOK;
 use crate::edit::{controller_reference, has_finalizer, is_deleting, is_paused};
-use crate::workload::Connection;
+use crate::workload::{Connection, Eviction, Load, Look};
 
 /// How long the deletion of a Node may take when the Machine does not say.
 const NODE_DELETION_LIMIT: Duration = Duration::from_secs(10);
@@ -49,7 +53,12 @@ pub struct Observed {
     pub nodes: Vec<Arc<Node>>,
     /// The last call to the workload cluster that failed, and why.
     pub trouble: Option<String>,
+    /// What is on the Node of a Machine that is being deleted, as far as it was looked at.
+    pub load: Option<Load>,
+    /// Rules for drains in the Machine's namespace.
+    pub rules: Vec<Arc<MachineDrainRule>>,
     pub now: Timestamp,
+    pub defects: Defects,
 }
 
 /// One outside effect.
@@ -70,6 +79,21 @@ pub enum Step {
         node: String,
         patch: Value,
     },
+    /// Read what is on the Node.
+    Look {
+        node: String,
+        what: Look,
+    },
+    Evict {
+        node: String,
+        eviction: Eviction,
+    },
+    /// Record an event.
+    Tell {
+        is_warning: bool,
+        reason: &'static str,
+        message: String,
+    },
     DeleteInfrastructure,
     DeleteBootstrap,
     DeleteNode {
@@ -83,6 +107,8 @@ pub enum Step {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deletion {
     PreDrainHook { hooks: Vec<String> },
+    Drain { node: String, progress: Progress },
+    VolumeDetach { node: String, progress: Progress },
     PreTerminateHook { hooks: Vec<String> },
     Infrastructure { left: String },
     Bootstrap { left: String },
@@ -252,6 +278,9 @@ fn stage(observed: &Observed, plan: &mut Plan) -> Deletion {
     if !pre_drain.is_empty() {
         return Deletion::PreDrainHook { hooks: pre_drain };
     }
+    if let Some(stage) = emptying(observed, plan) {
+        return stage;
+    }
     let mut pre_terminate = hooks(meta, annotations::PRE_TERMINATE_HOOK_PREFIX);
     if is_etcd_let_go(observed) {
         pre_terminate.retain(|hook| hook != ETCD_HOOK);
@@ -292,6 +321,146 @@ fn stage(observed: &Observed, plan: &mut Plan) -> Deletion {
         }
     }
     Deletion::Completed
+}
+
+/// The drain and the wait for volumes; none when there is nothing to wait for, any more or at all.
+fn emptying(observed: &Observed, plan: &mut Plan) -> Option<Deletion> {
+    let machine = &observed.machine;
+    let status = machine.status.as_ref();
+    let times = status.and_then(|status| status.deletion.clone()).unwrap_or_default();
+    // Done once: what comes after it has begun.
+    let is_behind =
+        times.wait_for_pre_terminate_hook_start_time.is_some() || observed.infrastructure.found().is_none_or(|object| object.is_deleting());
+    if is_behind || !is_node_deleted(observed) {
+        return None;
+    }
+    let name = match (&plan.node, status.and_then(|status| status.node_ref.as_ref())) {
+        (Some(node), _) => node.metadata.name.clone().unwrap_or_default(),
+        // It is there as far as anybody knows.
+        (None, Some(known)) if !observed.connection.is_connected() => known.name.clone(),
+        _ => return None,
+    };
+    let is_excluded = |annotation: &str| machine.metadata.annotations.as_ref().is_some_and(|known| known.contains_key(annotation));
+    if times.wait_for_node_volume_detach_start_time.is_none() && !is_excluded(annotations::EXCLUDE_NODE_DRAINING) {
+        let since = times.node_drain_start_time.as_ref().map_or(observed.now, |time| time.0);
+        if let Some(progress) = drain(observed, &name, since, plan) {
+            return Some(Deletion::Drain { node: name, progress });
+        }
+    }
+    if is_excluded(annotations::EXCLUDE_WAIT_FOR_VOLUME_DETACH) {
+        return None;
+    }
+    let since = times.wait_for_node_volume_detach_start_time.as_ref().map_or(observed.now, |time| time.0);
+    let progress = detachment(observed, &name, since, plan)?;
+    Some(Deletion::VolumeDetach { node: name, progress })
+}
+
+/// A wait until its limit: goes on while something is left, and tells when it has ended.
+fn until_limit(observed: &Observed, progress: Progress, next: Timestamp, end: &End<'_>, plan: &mut Plan) -> Option<Progress> {
+    let is_endless = observed.defects.has(Defect::DrainForever);
+    if let Some(until) = progress.until.filter(|until| *until <= observed.now && !is_endless) {
+        // Nothing is asked of a Node that is waited for no longer.
+        plan.steps.retain(|step| !matches!(step, Step::Look { .. } | Step::Evict { .. }));
+        let lines: String = progress.left.iter().map(|line| format!("\n* {line}")).collect();
+        let message = format!("{} by {}, as {} says. It is gone on without it{lines}", end.missed, until.strftime("%T"), end.source);
+        plan.steps.push(Step::Tell { is_warning: true, reason: end.reason, message });
+        return None;
+    }
+    plan.again_at = [progress.until, Some(next)].into_iter().flatten().filter(|at| *at > observed.now).min();
+    Some(progress)
+}
+
+/// What is told when a limit is over.
+struct End<'a> {
+    reason: &'static str,
+    missed: String,
+    source: &'a str,
+}
+
+fn drain(observed: &Observed, name: &str, since: Timestamp, plan: &mut Plan) -> Option<Progress> {
+    let limit = drain::drain_limit(&observed.machine, &observed.owner);
+    let is_new = observed.machine.status.as_ref().and_then(|status| status.deletion.as_ref()?.node_drain_start_time.as_ref()).is_none();
+    if is_new && limit.after.is_none() {
+        let message = format!("Draining Node {name} without a limit ({}): it waits for ever for what may not be evicted", limit.source);
+        plan.steps.push(Step::Tell { is_warning: true, reason: "DrainWithoutLimit", message });
+    }
+    let end = End { reason: "FailedDrainNode", missed: format!("Node {name} was not drained"), source: &limit.source };
+    let later = |at: Timestamp| at.checked_add(drain::pause(since, observed.now)).unwrap_or(at);
+    let wait = |left: Vec<String>| Progress::new(since, &limit, left);
+    let node = plan.node.clone().filter(|_| observed.connection.is_connected());
+    let Some(node) = node else {
+        let left = vec![format!("workload cluster {}", observed.connection)];
+        return until_limit(observed, wait(left), later(observed.now), &end, plan);
+    };
+    let is_cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
+    if !is_cordoned {
+        plan.steps.push(Step::PatchNode { node: name.to_owned(), patch: json!({"spec": {"unschedulable": true}}) });
+        let left = observed.trouble.clone().unwrap_or_else(|| "the Node to be cordoned".to_owned());
+        return until_limit(observed, wait(vec![left]), later(observed.now), &end, plan);
+    }
+    let what = drain::look(&observed.machine, observed.cluster.as_deref(), &observed.rules, false);
+    let look = Step::Look { node: name.to_owned(), what };
+    let Some(load) = &observed.load else {
+        plan.steps.push(look);
+        return until_limit(observed, wait(vec!["its pods to be read".to_owned()]), later(observed.now), &end, plan);
+    };
+    let is_due = observed.now >= later(load.at);
+    let mut left: Vec<String> = load.failure.iter().map(|failure| format!("its pods cannot be read: {failure}")).collect();
+    if load.round > 0 {
+        let (machine, cluster) = (&*observed.machine, observed.cluster.as_deref());
+        let pods = Drain { machine, cluster, node: &node, load, rules: &observed.rules }.pods();
+        let is_careless = observed.defects.has(Defect::IgnoreBudgets);
+        if pods.left.is_empty() || is_careless {
+            let message = format!("success draining Machine's node \"{name}\"");
+            plan.steps.push(Step::Tell { is_warning: false, reason: "SuccessfulDrainNode", message });
+            return None;
+        }
+        left.extend(pods.left);
+        if !is_due {
+            plan.steps.extend(pods.evictions.into_iter().map(|eviction| Step::Evict { node: name.to_owned(), eviction }));
+        }
+    }
+    if is_due {
+        plan.steps.push(look);
+    }
+    until_limit(observed, wait(left), later(load.at), &end, plan)
+}
+
+fn detachment(observed: &Observed, name: &str, since: Timestamp, plan: &mut Plan) -> Option<Progress> {
+    let limit = drain::volume_limit(&observed.machine);
+    let end =
+        End { reason: "FailedWaitForVolumeDetach", missed: format!("Volumes of Node {name} were not detached"), source: &limit.source };
+    let later = |at: Timestamp| at.checked_add(drain::pause(since, observed.now)).unwrap_or(at);
+    let wait = |left: Vec<String>| Progress::new(since, &limit, left);
+    // Who cannot be reached detaches nothing.
+    let node = plan.node.clone().filter(|_| observed.connection.is_connected());
+    let Some(node) = node else {
+        let left = vec![format!("workload cluster {}", observed.connection)];
+        return until_limit(observed, wait(left), later(observed.now), &end, plan);
+    };
+    if drain::is_unreachable(&node) {
+        return None;
+    }
+    let what = drain::look(&observed.machine, observed.cluster.as_deref(), &observed.rules, true);
+    let look = Step::Look { node: name.to_owned(), what };
+    let Some(load) = observed.load.as_ref().filter(|load| load.looked.volumes.is_some()) else {
+        // A look that failed is repeated in its time.
+        if observed.load.as_ref().is_none_or(|load| load.failure.is_none() || observed.now >= later(load.at)) {
+            plan.steps.push(look);
+        }
+        let failure = observed.load.as_ref().and_then(|load| load.failure.as_ref());
+        let left = failure.map_or_else(|| "its volumes to be read".to_owned(), |failure| format!("its volumes cannot be read: {failure}"));
+        return until_limit(observed, wait(vec![left]), later(observed.now), &end, plan);
+    };
+    let (machine, cluster) = (&*observed.machine, observed.cluster.as_deref());
+    let left = Drain { machine, cluster, node: &node, load, rules: &observed.rules }.volumes();
+    if left.is_empty() {
+        return None;
+    }
+    if observed.now >= later(load.at) {
+        plan.steps.push(look);
+    }
+    until_limit(observed, wait(left), later(load.at), &end, plan)
 }
 
 /// Whether nobody is left to take etcd's hook off: the control plane that put it on is gone, or all of the cluster goes.

@@ -89,6 +89,8 @@ fn deletion_times(observed: &Observed, plan: &Plan, status: &mut MachineStatus) 
     let mut times = status.deletion.clone().unwrap_or_default();
     match deletion {
         Deletion::PreDrainHook { .. } => times.wait_for_pre_drain_hook_start_time.get_or_insert(now),
+        Deletion::Drain { progress, .. } => times.node_drain_start_time.get_or_insert(Time(progress.since)),
+        Deletion::VolumeDetach { progress, .. } => times.wait_for_node_volume_detach_start_time.get_or_insert(Time(progress.since)),
         Deletion::PreTerminateHook { .. } => times.wait_for_pre_terminate_hook_start_time.get_or_insert(now),
         _ => return,
     };
@@ -164,6 +166,18 @@ fn legacy(observed: &Observed, plan: &Plan, status: &mut MachineStatus) {
         None => {}
         Some(Deletion::PreDrainHook { hooks }) => {
             conditions::set_legacy(list, hook("PreDrainDeleteHookSucceeded", true, hooks), now);
+        }
+        Some(Deletion::Drain { .. }) => {
+            conditions::set_legacy(list, hook("PreDrainDeleteHookSucceeded", false, &[]), now);
+            let draining = "Draining the node before deletion";
+            conditions::set_legacy(list, conditions::legacy_false("DrainingSucceeded", "Draining", Severity::Info, draining), now);
+        }
+        Some(Deletion::VolumeDetach { .. }) => {
+            conditions::set_legacy(list, hook("PreDrainDeleteHookSucceeded", false, &[]), now);
+            conditions::set_legacy(list, conditions::legacy_true("DrainingSucceeded"), now);
+            let waiting = "Waiting for node volumes to be detached";
+            let detaching = conditions::legacy_false("VolumeDetachSucceeded", "WaitingForVolumeDetach", Severity::Info, waiting);
+            conditions::set_legacy(list, detaching, now);
         }
         Some(Deletion::PreTerminateHook { hooks }) => {
             conditions::set_legacy(list, hook("PreDrainDeleteHookSucceeded", false, &[]), now);
@@ -410,6 +424,10 @@ fn deleting(observed: &Observed, deletion: Option<&Deletion>, status: &MachineSt
         None => return conditions::new("Deleting", false, "NotDeleting", ""),
         Some(Deletion::PreDrainHook { hooks }) => {
             ("WaitingForPreDrainHook", hooked("pre-drain", hooks, times.wait_for_pre_drain_hook_start_time))
+        }
+        Some(Deletion::Drain { node, progress }) => ("DrainingNode", progress.told(&format!("Node {node} to be drained"))),
+        Some(Deletion::VolumeDetach { node, progress }) => {
+            ("WaitingForVolumeDetach", progress.told(&format!("volumes of Node {node} to be detached")))
         }
         Some(Deletion::PreTerminateHook { hooks }) => {
             ("WaitingForPreTerminateHook", hooked("pre-terminate", hooks, times.wait_for_pre_terminate_hook_start_time))

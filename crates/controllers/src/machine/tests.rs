@@ -6,33 +6,34 @@ use api::cluster::{Cluster, MachinePhase};
 use api::conditions::{Status, get, get_legacy};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
+use runtime::defects::Defects;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::plan::{Deletion, NodeWait, Observed, Plan, Step, plan};
 use super::status::{NASCENT, is_nascent, status};
 use crate::contract::{External, Referenced};
-use crate::workload::Connection;
+use crate::workload::{Connection, Load, Looked};
 
 const ID: &str = "vsphere://b95b13fa-dd72-5777-8b59-51ecae5d0371";
 
-fn read<T: DeserializeOwned>(value: Value) -> Arc<T> {
+pub(super) fn read<T: DeserializeOwned>(value: Value) -> Arc<T> {
     Arc::new(serde_json::from_value(value).unwrap())
 }
 
-fn at(text: &str) -> Timestamp {
+pub(super) fn at(text: &str) -> Timestamp {
     format!("2026-03-01T{text}Z").parse().unwrap()
 }
 
-fn going() -> Value {
+pub(super) fn going() -> Value {
     json!({"metadata": {"deletionTimestamp": "2026-03-01T08:00:00Z"}})
 }
 
-fn missing(kind: &str) -> Referenced {
+pub(super) fn missing(kind: &str) -> Referenced {
     Referenced::Missing { kind: kind.into(), name: "x".into() }
 }
 
-fn external(kind: &str, change: &Value) -> Referenced {
+pub(super) fn external(kind: &str, change: &Value) -> Referenced {
     let mut value = json!({"kind": kind, "metadata": {"name": "x", "labels": {"cluster.x-k8s.io/cluster-name": "c"},
         "ownerReferences": [{"apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "Machine", "name": "m", "uid": "u", "controller": true}]}});
     json_patch::merge(&mut value, change);
@@ -47,13 +48,13 @@ fn infrastructure() -> Value {
     json!({"spec": {"providerID": ID}, "status": {"initialization": {"provisioned": true}, "addresses": [{"type": "ExternalIP", "address": "10.0.0.1"}]}})
 }
 
-fn cluster(change: &Value) -> Arc<Cluster> {
+pub(super) fn cluster(change: &Value) -> Arc<Cluster> {
     let mut value = json!({"metadata": {"name": "c", "namespace": "n", "uid": "c"}, "spec": {}, "status": {"initialization": {"controlPlaneInitialized": true}}});
     json_patch::merge(&mut value, change);
     read(value)
 }
 
-fn node(change: &Value) -> Arc<Node> {
+pub(super) fn node(change: &Value) -> Arc<Node> {
     let mut value = json!({"metadata": {"name": "m", "uid": "node", "annotations": {"cluster.x-k8s.io/cluster-name": "c",
             "cluster.x-k8s.io/cluster-namespace": "n", "cluster.x-k8s.io/machine": "m", "cluster.x-k8s.io/labels-from-machine": "",
             "cluster.x-k8s.io/owner-kind": "MachineSet", "cluster.x-k8s.io/owner-name": "s"}},
@@ -76,8 +77,14 @@ fn a_new_machine_tells_nothing_before_its_parts_are_made() {
     assert!(!is(&new), "what was there and is gone is told");
 }
 
+/// A Node's load, looked at a moment ago, without volumes.
+pub(super) fn load(pods: &[Value]) -> Load {
+    let pods = pods.iter().map(|pod| read(pod.clone())).collect();
+    Load { round: 1, looked: Looked { pods, volumes: Some(Vec::new()), ..Looked::default() }, ..Load::unknown(at("08:00:04")) }
+}
+
 /// A Machine that runs: nothing is to be done.
-fn settled() -> Observed {
+pub(super) fn settled() -> Observed {
     let machine = json!({"metadata": {"name": "m", "namespace": "n", "uid": "u", "generation": 3, "finalizers": ["machine.cluster.x-k8s.io"],
             "labels": {"cluster.x-k8s.io/cluster-name": "c"},
             "ownerReferences": [{"apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "MachineSet", "name": "s", "uid": "s", "controller": true}]},
@@ -95,17 +102,30 @@ fn settled() -> Observed {
         away_since: None,
         nodes: vec![node(&json!({}))],
         trouble: None,
+        load: Some(load(&[])),
+        rules: Vec::new(),
         now: at("08:00:05"),
+        defects: Defects::none(),
     }
 }
 
-fn changed(observed: &Observed, change: &Value) -> Observed {
+/// The same whose Node takes no new pods.
+pub(super) fn cordoned() -> Observed {
+    Observed { nodes: vec![node(&json!({"spec": {"unschedulable": true}}))], ..settled() }
+}
+
+/// The steps but for events.
+pub(super) fn effects(observed: &Observed) -> Vec<Step> {
+    plan(observed).steps.into_iter().filter(|step| !matches!(step, Step::Tell { .. })).collect()
+}
+
+pub(super) fn changed(observed: &Observed, change: &Value) -> Observed {
     let mut value = serde_json::to_value(&*observed.machine).unwrap();
     json_patch::merge(&mut value, change);
     Observed { machine: read(value), ..observed.clone() }
 }
 
-fn told(observed: &Observed) -> api::cluster::MachineStatus {
+pub(super) fn told(observed: &Observed) -> api::cluster::MachineStatus {
     status(observed, &plan(observed))
 }
 
@@ -325,7 +345,7 @@ fn readiness_lasts_before_it_is_availability() {
 fn etcds_hook_holds_while_somebody_can_take_it_off() {
     let hook = "pre-terminate.delete.hook.machine.cluster.x-k8s.io/etcd-member";
     let owner = json!([{"apiVersion": "controlplane.cluster.x-k8s.io/v1alpha3", "kind": "TalosControlPlane", "name": "cp", "uid": "cp", "controller": true}]);
-    let held = changed(&changed(&settled(), &going()), &json!({"metadata": {"annotations": {hook: ""}, "ownerReferences": owner}}));
+    let held = changed(&changed(&cordoned(), &going()), &json!({"metadata": {"annotations": {hook: ""}, "ownerReferences": owner}}));
     let with = |owner: Referenced| Observed { owner, ..held.clone() };
     let living = with(external("TalosControlPlane", &json!({"metadata": {"uid": "cp"}})));
     assert_eq!(plan(&living).deletion, Some(Deletion::PreTerminateHook { hooks: vec![hook.into()] }));
@@ -333,7 +353,7 @@ fn etcds_hook_holds_while_somebody_can_take_it_off() {
     for free in
         [with(missing("TalosControlPlane")), with(external("TalosControlPlane", &json!({"metadata": {"uid": "another"}}))), cluster_goes]
     {
-        assert_eq!(plan(&free).steps, [Step::DeleteInfrastructure]);
+        assert_eq!(effects(&free), [Step::DeleteInfrastructure]);
     }
     let both = changed(
         &with(missing("TalosControlPlane")),
@@ -344,7 +364,7 @@ fn etcds_hook_holds_while_somebody_can_take_it_off() {
 
 #[test]
 fn a_deletion_goes_hook_by_hook_and_part_by_part() {
-    let base = changed(&changed(&settled(), &going()), &json!({"status": {"nodeRef": {"name": "m"}}}));
+    let base = changed(&changed(&cordoned(), &going()), &json!({"status": {"nodeRef": {"name": "m"}}}));
     let hooked = changed(
         &base,
         &json!({"metadata": {"annotations": {"pre-drain.delete.hook.machine.cluster.x-k8s.io/a": "", "pre-terminate.delete.hook.machine.cluster.x-k8s.io/b": ""}}}),
@@ -357,12 +377,12 @@ fn a_deletion_goes_hook_by_hook_and_part_by_part() {
     assert!(told(&hooked).deletion.unwrap().wait_for_pre_drain_hook_start_time.is_some());
     let undrained = changed(&hooked, &json!({"metadata": {"annotations": {"pre-drain.delete.hook.machine.cluster.x-k8s.io/a": null}}}));
     assert!(matches!(plan(&undrained).deletion, Some(Deletion::PreTerminateHook { .. })));
-    assert_eq!(plan(&undrained).steps, []);
+    assert_eq!(effects(&undrained), []);
     let legacy = told(&undrained).deprecated.v1beta1.conditions;
     assert_eq!(get_legacy(&legacy, "PreDrainDeleteHookSucceeded").unwrap().status, Status::True);
     assert_eq!(get_legacy(&legacy, "PreTerminateDeleteHookSucceeded").unwrap().status, Status::False);
 
-    assert_eq!(plan(&base).steps, [Step::DeleteInfrastructure]);
+    assert_eq!(effects(&base), [Step::DeleteInfrastructure]);
     let leaving = Observed { infrastructure: external("VSphereMachine", &going()), ..base.clone() };
     assert_eq!(
         (plan(&leaving).steps, plan(&leaving).deletion),

@@ -3,7 +3,8 @@
 //! ```text
 //!   bring-up:  plan all names -> create all Machines -> (first node that answers) record it -> bootstrap etcd there, and nowhere else
 //!   growing:   every machine a healthy voter -> plan one -> create it -> it learns, is promoted -> next
-//!   shrinking: pick one -> delete its Machine -> the Machine's hook holds its VM -> its member leaves etcd -> hook taken off -> VM goes
+//!   shrinking: pick one -> delete its Machine -> its node is drained -> the Machine's hook holds its VM -> its member leaves etcd
+//!              -> hook taken off -> VM goes
 //!   deleting:  all Machines at once, no care for etcd -> finalizer
 //! ```
 //!
@@ -27,7 +28,7 @@ use talos::client::MemberId;
 use super::etcd::{self, Answer, Disagreement, Etcd, Membership, NodeView};
 use super::intent::{self, Choice, PlannedMachine};
 use crate::contract::Referenced;
-use crate::controlplane::{ETCD_HOOK, endpoint_host, has_etcd_hook};
+use crate::controlplane::{ETCD_HOOK, endpoint_host, has_etcd_hook, is_past_drain};
 use crate::edit::{has_finalizer, is_deleting, is_paused};
 use crate::workload::Connection;
 
@@ -621,6 +622,11 @@ fn departure(observed: &Observed) -> Departure {
     let mut held = Vec::new();
     let mut by_quorum = observed.nodes.iter().all(|node| !node.is_deleting() || has_hook(node));
     for node in going {
+        if let Some(told) = undrained(observed, node) {
+            by_quorum = false;
+            held.push(told);
+            continue;
+        }
         let departure = if observed.is_bootstrapped() { leave(observed, node) } else { leave_unborn(observed, node) };
         match departure {
             Departure::Held { told, by_quorum: is_by_quorum } => {
@@ -634,6 +640,23 @@ fn departure(observed: &Observed) -> Departure {
         true => Departure::None,
         false => Departure::Held { told: held.join("; "), by_quorum },
     }
+}
+
+/// What is told of a node that is still being drained. One that does not answer, and that its cluster does not hear from either, is not
+/// waited for: its member may be what keeps the others.
+fn undrained(observed: &Observed, node: &NodeView) -> Option<String> {
+    if is_past_drain(&node.machine) || observed.defects.has(Defect::LeaveUndrained) {
+        return None;
+    }
+    let known = node.machine.status.as_ref().and_then(|status| status.node_ref.as_ref());
+    let is_ready = |node: &Arc<Node>| {
+        let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    };
+    let of_machine = |node: &&Arc<Node>| known.is_some_and(|known| node.metadata.name.as_ref() == Some(&known.name));
+    let is_heard = observed.connection.is_connected() && observed.workload_nodes.iter().find(of_machine).is_some_and(is_ready);
+    let is_silent = matches!(node.answer, Answer::Failed(_));
+    (!is_silent || is_heard).then(|| format!("{} leaves etcd when its node is drained", node.name()))
 }
 
 fn leave(observed: &Observed, node: &NodeView) -> Departure {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::cluster::{Cluster, ClusterStatus, Machine};
+use api::cluster::{Cluster, ClusterStatus, Machine, MachineDeletionStatus, MachineStatus};
 use api::controlplane::{TalosControlPlane, TalosControlPlaneStatus};
 use api::meta::ApiEndpoint;
 use api::names::{annotations, finalizers};
@@ -51,7 +51,16 @@ fn unrecorded(mut view: NodeView) -> NodeView {
     view
 }
 
+/// Being deleted, and drained already.
 fn deleting(view: NodeView) -> NodeView {
+    let mut view = draining(view);
+    let drained = MachineDeletionStatus { wait_for_pre_terminate_hook_start_time: Some(Time(now())), ..MachineDeletionStatus::default() };
+    Arc::make_mut(&mut view.machine).status.get_or_insert_default().deletion = Some(drained);
+    view
+}
+
+/// Being deleted; its node is drained.
+fn draining(view: NodeView) -> NodeView {
     let mut view = held(view);
     Arc::make_mut(&mut view.machine).metadata.deletion_timestamp = Some(Time(now()));
     view
@@ -345,6 +354,43 @@ fn a_member_that_nobody_knows_may_be_the_leaving_machines_own() {
     assert_eq!(never.steps, [Step::Release { machine: "m3".into() }], "every member is another Machine's");
     let first = plan(&bootstrapped(world(1, vec![unrecorded(held(node(1, lists(&members[..1], true))))])));
     assert_eq!(first.steps, [Step::RecordMember { machine: "m1".into(), id: MemberId(1) }]);
+}
+
+#[test]
+fn a_member_stays_until_its_node_is_drained_unless_nobody_hears_from_it() {
+    let members: Vec<EtcdMember> = (1..=3).map(|id| member(id, false)).collect();
+    let answers = || lists(&members, true);
+    let three = |third: NodeView| bootstrapped(world(2, vec![held(node(1, answers())), held(node(2, answers())), third]));
+    let base = three(draining(node(3, answers())));
+    let leaves =
+        |observed: &Observed| plan(observed).steps.iter().any(|step| matches!(step, Step::EtcdLeave { .. } | Step::EtcdRemove { .. }));
+    assert!(!leaves(&base));
+    assert_eq!(plan(&base).leaving.as_deref(), Some("m3 leaves etcd when its node is drained"));
+    assert!(leaves(&three(deleting(node(3, answers())))), "it is drained");
+    assert!(leaves(&Observed { defects: Defects::planted([Defect::LeaveUndrained]), ..base.clone() }));
+    // One that others hold as well tells by its condition how far it is.
+    let mut held = draining(node(3, answers()));
+    let hook = api::conditions::new("Deleting", true, "WaitingForPreTerminateHook", "");
+    let mut status = MachineStatus::default();
+    api::conditions::set(&mut status.conditions, hook, None, now());
+    Arc::make_mut(&mut held.machine).status = Some(status);
+    assert!(leaves(&three(held)));
+
+    // Its own answer is lost: it is waited for while its cluster hears from it.
+    let silent = three(draining(node(3, away(3))));
+    assert!(leaves(&silent), "nobody hears from it");
+    let mut heard = silent;
+    let third = Arc::make_mut(&mut heard.nodes[2].machine);
+    third.status.get_or_insert_default().node_ref = Some(api::meta::NameReference { name: "m3".into() });
+    heard.connection = Connection::Connected { since: now() };
+    let of_cluster = |ready: &str| {
+        let node = serde_json::json!({"metadata": {"name": "m3"}, "status": {"conditions": [{"type": "Ready", "status": ready}]}});
+        Arc::new(serde_json::from_value(node).unwrap())
+    };
+    heard.workload_nodes = vec![of_cluster("True")];
+    assert!(!leaves(&heard));
+    heard.workload_nodes = vec![of_cluster("Unknown")];
+    assert!(leaves(&heard));
 }
 
 #[test]

@@ -308,17 +308,27 @@ async fn hooks_hold_a_machine_until_they_are_taken_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_workload_cluster_that_is_away_holds_a_deletion_no_longer_than_its_limit() {
+async fn a_workload_cluster_that_is_away_holds_a_deletion_no_longer_than_its_limits() {
     let (world, manifests) = up(1, 1).await;
+    let limits = json!({"nodeDrainTimeout": "20s", "nodeVolumeDetachTimeout": "20s"});
+    world.merge(&manifests[5], &json!({"spec": {"template": {"spec": limits}}})).await;
+    world.pass(1).await;
     world.workload.set_away(&World::key(), true);
     world.pass(1).await;
     let clusters = world.all("cluster.x-k8s.io", "clusters");
     let probe = condition(only(&clusters), "RemoteConnectionProbe");
     assert!(probe["message"].as_str().unwrap().contains("connection refused"), "{probe}");
     world.merge(&manifests[5], &json!({"spec": {"replicas": 0}})).await;
-    world.pass(5).await;
-    assert_eq!(world.machines().len(), 2);
-    world.pass(10).await;
+    for expected in ["DrainingNode", "WaitingForVolumeDetach"] {
+        world.pass(18).await;
+        let machines = world.machines();
+        let worker = machines.iter().find(|machine| machine["metadata"]["deletionTimestamp"].is_string()).unwrap();
+        let told = condition(worker, "Deleting");
+        assert_eq!(told["reason"], expected);
+        assert!(told["message"].as_str().unwrap().contains("workload cluster disconnected since"), "{told}");
+        world.pass(3).await;
+    }
+    world.pass(15).await;
     assert_eq!(world.machines().len(), 1);
 }
 

@@ -47,6 +47,7 @@ use tokio_util::sync::CancellationToken;
 use crate::hooks::Hooks;
 use crate::hypervisor::{Guests, Hypervisor, PoweredOn, ToolsReport, VmId};
 use crate::network::Network;
+use crate::workload::Pods;
 use latency::Latency;
 use links::{Dhcp, DhcpPool};
 use release::Release;
@@ -359,6 +360,8 @@ pub struct NodesTruth {
     pub machines: Vec<MachineTruth>,
     /// Identities of the disks that still exist.
     pub disks: Vec<String>,
+    /// What runs in the clusters.
+    pub pods: Pods,
 }
 
 /// One machine with power.
@@ -377,6 +380,11 @@ pub struct MachineTruth {
 }
 
 impl Nodes {
+    /// The API servers of the clusters that machines form, for tests that act in them as a person does.
+    pub fn workload_apis(&self) -> Vec<apiserver::ApiServer> {
+        self.state().workloads.values().filter_map(|cell| Some(cell.get()?.api.clone())).collect()
+    }
+
     /// The truth, for the rule checker and for tests.
     pub fn truth(&self) -> NodesTruth {
         let state = self.state();
@@ -396,6 +404,7 @@ impl Nodes {
             etcd: state.etcd.values().cloned().collect(),
             machines: machines.collect(),
             disks: state.disk_of.values().cloned().collect(),
+            pods: Pods::of(state.workloads.values().filter_map(|cell| cell.get().cloned()).collect()),
         }
     }
 

@@ -2,16 +2,17 @@
 //!
 //! It is independent of what it checks. It sees the simulated world as it is, never a controller's opinion, and two taps beside it: the
 //! writes that the management server acknowledged ([`Checker::acknowledged`]) and every text that leaves the system
-//! ([`Checker::saw_text`]). Rules 1, 3, 4, 5, 7, 8 and 12 of the design are checked here; what a person did to the world by hand is told to
+//! ([`Checker::saw_text`]). Rules 1, 3, 4, 5, 7, 8, 9 and 12 of the design are checked here; what a person did to the world by hand is told to
 //! it ([`Checker::person_acted`]) and not held against anybody.
 //!
 //! ```text
-//!            truth ──► etcd (1)  ownership (3, 4, 12)  addresses (5)
-//!   acknowledgements ──► addresses (5)  secrets (7)  durability (8)       ──► violations, each once
+//!            truth ──► etcd (1)  ownership (3, 4, 12)  addresses (5)  drains (9)
+//!   acknowledgements ──► addresses (5)  secrets (7)  durability (8)  drains (9)  ──► violations, each once
 //!            texts ──► secrets (7)
 //! ```
 
 mod addresses;
+mod drains;
 mod durability;
 mod etcd;
 mod objects;
@@ -65,6 +66,7 @@ struct Seen {
     etcd: etcd::Memory,
     ownership: ownership::Memory,
     addresses: addresses::Memory,
+    drains: drains::Memory,
     secrets: secrets::Memory,
     durability: durability::Memory,
     found: BTreeSet<Violation>,
@@ -128,7 +130,9 @@ impl Checker {
 
     /// A person changed the world by hand: it is taken as it is now.
     pub fn person_acted(&self, truth: &Truth) {
-        self.seen().ownership.accept(truth);
+        let mut seen = self.seen();
+        seen.ownership.accept(truth);
+        seen.drains.accept(truth);
     }
 
     /// A person changes an object of the management server by hand: its next write is taken as it comes. `resource` is its plural name.
@@ -151,6 +155,7 @@ impl Checker {
         let mut found = seen.etcd.check(&truth.nodes);
         found.extend(seen.ownership.check(truth));
         found.extend(addresses::check(truth));
+        found.extend(seen.drains.check(truth, &seen.objects, self.clock.now()));
         seen.secrets.look_at(truth);
         let mut new = Vec::new();
         for violation in found {

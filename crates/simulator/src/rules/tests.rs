@@ -406,6 +406,65 @@ async fn rule_8_acknowledged_writes_survive() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn rule_9_drains_end_and_are_not_cut_short() {
+    let mut truth = truth();
+    let checker = checker(&truth);
+    let mut writer = Writer::new(&checker);
+    let control_plane = "controlplane.cluster.x-k8s.io";
+    let cluster = json!({"metadata": {}, "spec": {"controlPlaneRef": {"name": "cp"}}});
+    writer.put("cluster.x-k8s.io", "clusters", "Cluster", "c", cluster.clone());
+    writer.put(control_plane, "taloscontrolplanes", "TalosControlPlane", "cp", json!({"metadata": {}}));
+    let machine = |limit: Value| {
+        let condition = json!({"type": "Deleting", "status": "True", "reason": "DrainingNode"});
+        json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"clusterName": "c", "deletion": {"nodeDrainTimeoutSeconds": limit}},
+            "status": {"nodeRef": {"name": "w"}, "deletion": {"nodeDrainStartTime": "2026-01-01T00:00:00Z"}, "conditions": [condition]}})
+    };
+    let pod = |name: &str, change: Value| {
+        let mut pod = json!({"metadata": {"name": name}, "spec": {"nodeName": "w"}});
+        apimachinery::patch::merge_patch(&mut pod, &change);
+        pod
+    };
+    let powered = |name: &str| crate::node::MachineTruth {
+        vm: VmId("vm-1".into()),
+        disk: "d".into(),
+        hostname: name.into(),
+        realm: None,
+        addresses: Vec::new(),
+        vip: None,
+        stage: "Running".into(),
+        serves_api: false,
+        is_control_plane: false,
+    };
+    let daemon = json!({"metadata": {"ownerReferences": [{"kind": "DaemonSet", "controller": true}]}});
+    let kept = json!({"metadata": {"labels": {"cluster.x-k8s.io/drain": "skip"}}});
+    let staying = vec![pod("daemon", daemon), pod("kept", kept)];
+    let mut goes = |writer: &mut Writer, limit: Value, pods: Vec<Value>| {
+        writer.put("cluster.x-k8s.io", "machines", "Machine", "m", machine(limit));
+        truth.nodes.pods = crate::workload::Pods::given(pods);
+        truth.nodes.machines = vec![powered("w")];
+        assert!(writer.checker.check(&truth).is_empty());
+        truth.nodes.machines.clear();
+        rules(&writer.checker.check(&truth))
+    };
+    assert!(goes(&mut writer, json!(60), staying.clone()).is_empty(), "what a drain leaves alone may be there");
+    tokio::time::sleep(std::time::Duration::from_secs(30)).await;
+    assert!(goes(&mut writer, json!(20), vec![pod("web", json!({}))]).is_empty(), "the limit is over");
+    assert_eq!(goes(&mut writer, json!(60), vec![pod("web", json!({}))]), BTreeSet::from([9]));
+    assert_eq!(goes(&mut writer, json!(0), vec![pod("db", json!({}))]), BTreeSet::from([9]), "0 is no limit");
+    let mut going = cluster;
+    going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    writer.put("cluster.x-k8s.io", "clusters", "Cluster", "c", going);
+    assert!(goes(&mut writer, json!(60), vec![pod("queue", json!({}))]).is_empty(), "all of it goes");
+    writer.put("cluster.x-k8s.io", "clusters", "Cluster", "c", json!({"metadata": {}, "spec": {"controlPlaneRef": {"name": "cp"}}}));
+    let late = |writer: &Writer| rules(&writer.checker.check(&super::tests::truth()));
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    assert!(late(&writer).is_empty(), "a moment ago it was not over");
+    tokio::time::sleep(std::time::Duration::from_secs(90)).await;
+    assert_eq!(late(&writer), BTreeSet::from([9]), "it goes on after its limit");
+}
+
+#[tokio::test(start_paused = true)]
 async fn rule_12_one_machine_for_each_machine() {
     let mut truth = truth();
     let checker = checker(&truth);

@@ -21,8 +21,10 @@ mod node;
 mod pods;
 #[cfg(test)]
 mod tests;
+mod truth;
 
 pub(crate) use access::definition as talos_definition;
+pub use truth::Pods;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use simulator::hooks::{self, Phase, Verdict};
 use simulator::rules::Violation;
 
+use super::drains;
 use super::world::{Setup, World, run};
 
 /// How long machines may take to go, in steps of ten seconds of virtual time.
@@ -29,6 +30,10 @@ enum Scenario {
     AnswerLost,
     /// The management server is killed when the cluster is ready.
     Killed,
+    /// A worker goes whose pod a budget holds.
+    HeldWorkerGoes,
+    /// Two of three control planes go whose pods budgets hold.
+    HeldControlPlanesGo,
 }
 
 /// The rule that a defect breaks, the run that shows it, and the next defect. Without a wildcard: a new defect needs a scenario.
@@ -42,7 +47,10 @@ const fn case(defect: Defect) -> (u8, Scenario, Option<Defect>) {
         Defect::AllocateGateway => (5, Scenario::Up, Some(Defect::RegenerateSecrets)),
         Defect::RegenerateSecrets => (7, Scenario::Up, Some(Defect::SecretInEvent)),
         Defect::SecretInEvent => (7, Scenario::Up, Some(Defect::AcknowledgeEarly)),
-        Defect::AcknowledgeEarly => (8, Scenario::Killed, Some(Defect::CloneAfresh)),
+        Defect::AcknowledgeEarly => (8, Scenario::Killed, Some(Defect::DrainForever)),
+        Defect::DrainForever => (9, Scenario::HeldWorkerGoes, Some(Defect::IgnoreBudgets)),
+        Defect::IgnoreBudgets => (9, Scenario::HeldWorkerGoes, Some(Defect::LeaveUndrained)),
+        Defect::LeaveUndrained => (9, Scenario::HeldControlPlanesGo, Some(Defect::CloneAfresh)),
         Defect::CloneAfresh => (12, Scenario::AnswerLost, None),
     }
 }
@@ -118,8 +126,8 @@ async fn up(world: &World) {
 
 fn findings(scenario: Scenario, defects: Defects) -> Vec<Violation> {
     run(31, async {
-        let workers = u32::from(scenario == Scenario::WorkersGo);
-        let control_planes = if scenario == Scenario::Up { 3 } else { 1 };
+        let workers = u32::from(matches!(scenario, Scenario::WorkersGo | Scenario::HeldWorkerGoes));
+        let control_planes = if matches!(scenario, Scenario::Up | Scenario::HeldControlPlanesGo) { 3 } else { 1 };
         let mut world = World::start(&Setup { defects, ..Setup::new(31, control_planes, workers) }).await;
         if scenario == Scenario::AnswerLost {
             let is_lost = AtomicBool::new(false);
@@ -138,6 +146,8 @@ fn findings(scenario: Scenario, defects: Defects) -> Vec<Violation> {
                 Scenario::Up | Scenario::AnswerLost | Scenario::NameTaken => {}
                 Scenario::WorkersGo => delete_workers(&world).await,
                 Scenario::Killed => world.restart().await,
+                Scenario::HeldWorkerGoes => drains::held_worker_goes(&world).await,
+                Scenario::HeldControlPlanesGo => drains::held_control_planes_go(&world).await,
             }
         }
         world.findings()
