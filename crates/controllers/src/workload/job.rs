@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, Pod};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
-use kube::api::{Api, DeleteParams, DynamicObject, EvictParams, ListParams, PostParams, Preconditions};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, PostParams, Preconditions};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::discovery::{self, Scope};
 use runtime::reconcile::{ObjectKey, Store, explain};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::load::{Attached, Eviction, Look, Looked};
 
@@ -150,17 +150,21 @@ async fn look(client: &kube::Client, node: &str, what: Look) -> Result<Looked, S
     Ok(looked)
 }
 
-/// A pod that is gone, or is another one by now, counts as evicted.
+/// A pod that is gone, or is another one by now, counts as evicted. The request is made here: kube's own names the options so that no server
+/// reads them, and would evict whichever pod has the name.
 async fn evict(client: &kube::Client, eviction: &Eviction) -> Result<(), String> {
-    let pods: Api<Pod> = Api::namespaced(client.clone(), &eviction.namespace);
+    let Eviction { namespace, name, .. } = eviction;
     let options = DeleteParams {
         grace_period_seconds: eviction.grace_seconds,
         preconditions: Some(Preconditions { uid: Some(eviction.uid.clone()), resource_version: None }),
         ..DeleteParams::default()
     };
-    let params = EvictParams { delete_options: Some(options), post_options: PostParams::default() };
+    let body = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"namespace": namespace, "name": name}, "deleteOptions": options});
+    let request = http::Request::post(format!("/api/v1/namespaces/{namespace}/pods/{name}/eviction"));
+    let request = request.header(http::header::CONTENT_TYPE, "application/json").body(body.to_string().into_bytes());
+    let request = request.map_err(|error| error.to_string())?;
     within(async {
-        match pods.evict(&eviction.name, &params).await {
+        match client.request::<Value>(request).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
             Err(kube::Error::Api(status)) => {

@@ -321,6 +321,20 @@ async fn work_about_a_node_waits_for_no_manifests_and_an_eviction_tells_its_refu
     let attempts = lab.accessor.load(&World::key(), "a").unwrap().attempts;
     let refusal = "Cannot evict pod as it would violate the pod's disruption budget. The disruption budget held needs 1 healthy pods and has 1 currently";
     assert_eq!(attempts[&uid].refusal.as_deref(), Some(refusal));
+
+    // Exactly the pod that was looked at goes, with the grace that was asked for.
+    let free = json!({"metadata": {"name": "free"}, "spec": {"nodeName": "a", "containers": []}});
+    let made = post("/api/v1/namespaces/default/pods", free).await;
+    let deletion = async || {
+        let request = http::Request::get("/api/v1/namespaces/default/pods/free").body(Vec::new()).unwrap();
+        client.request::<Value>(request).await.unwrap()["metadata"]["deletionGracePeriodSeconds"].clone()
+    };
+    for (uid, expected) in [("another", Value::Null), (made["metadata"]["uid"].as_str().unwrap(), json!(7))] {
+        let eviction = Eviction { name: "free".into(), grace_seconds: Some(7), ..eviction(uid) };
+        lab.accessor.evict(&World::key(), "a", eviction);
+        lab.pass(2).await;
+        assert_eq!(deletion().await, expected);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -186,6 +186,33 @@ async fn a_dead_machine_s_node_is_lost_after_a_while_and_comes_back_with_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_stops_within_its_grace_where_its_kubelet_lives_and_never_where_it_is_dead() {
+    let world = World::new();
+    let bundle = Bundle::new(1, &world.clock).await;
+    cluster(&world, &bundle, 1, 2, "", "").await;
+    world.until("ready", async || nodes(&world, &bundle).await.iter().all(|node| readiness(node) == "True")).await;
+    let path = "/api/v1/namespaces/default/pods";
+    for (pod, node) in [("living", "worker-11"), ("lost", "worker-12")] {
+        let spec = json!({"nodeName": node, "terminationGracePeriodSeconds": 20, "containers": []});
+        post(&world, &bundle, path, json!({"metadata": {"name": pod}, "spec": spec})).await;
+    }
+    let find = async |pod: &str| list(&get(&world, &bundle, path).await, "/items").iter().find(|one| name(one) == pod).cloned();
+    world.until("they run", async || find("lost").await.is_some_and(|pod| text(&pod, "/status/phase") == "Running")).await;
+    world.nodes.powered_off(&VmId("vm-12".into()));
+    for pod in ["living", "lost"] {
+        let client = bundle.kubernetes_client();
+        ask(&world, &client, "api.demo.test", "DELETE", &format!("{path}/{pod}"), "application/json", None).await.unwrap();
+    }
+    let since = world.clock.instant();
+    world.until("it has stopped", async || find("living").await.is_none()).await;
+    assert!((19..25).contains(&(world.clock.instant() - since).as_secs()), "{:?}", world.clock.instant() - since);
+    world.clock.sleep(std::time::Duration::from_secs(900)).await;
+    assert!(find("lost").await.is_some_and(|pod| super::cache::is_deleted(&pod)), "nobody confirms that it has stopped");
+    world.power_on(12);
+    world.until("its kubelet is back", async || find("lost").await.is_none()).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_deleted_by_hand_comes_back_only_with_its_kubelet() {
     let world = World::new();
     let bundle = Bundle::new(1, &world.clock).await;

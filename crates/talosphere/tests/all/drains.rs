@@ -179,12 +179,23 @@ fn a_budget_is_respected_until_the_limit_and_then_told() {
 fn a_budget_that_is_freed_lets_the_drain_go_on() {
     run(62, async {
         let (world, api, worker) = held_worker(62).await;
+        // A pod that takes its time is seen stopping.
+        merge(&api, &format!("{PODS}/web"), json!({"spec": {"terminationGracePeriodSeconds": 30}})).await;
         scale(&world, DEPLOYMENT, 0).await;
         pass(300).await;
         draining(&world).await;
         merge(&api, &format!("{BUDGETS}/web-budget"), json!({"spec": {"minAvailable": 0}})).await;
         // The next try, the pod's grace, the look after it, and the machine's own end.
-        assert!(until_gone(&world, 120).await < 90, "{}", world.log());
+        let mut stopping = String::new();
+        for _ in 0..45 {
+            pass(1).await;
+            stopping = draining(&world).await;
+            if stopping.contains("deletionTimestamp") {
+                break;
+            }
+        }
+        assert!(stopping.ends_with("* Pod default/web: deletionTimestamp set, but still not removed from the Node"), "{stopping}");
+        assert!(until_gone(&world, 120).await < 60, "{}", world.log());
         assert_eq!(events(&world, "FailedDrainNode").await, Vec::<String>::new());
         assert_eq!(events(&world, "SuccessfulDrainNode").await, [format!("success draining Machine's node \"{worker}\"")]);
     });
@@ -250,6 +261,7 @@ fn a_node_that_is_down_does_not_hold_its_drain() {
         let worker = nodes(&world, "demo-workers").await.remove(0);
         put_pod(&api, "web", &worker, json!({})).await;
         pass(30).await;
+        // It is not powered on again.
         world.simulator.hooks().on(|call| {
             let is_power = call.face == hooks::VCENTER && call.method.starts_with("PowerOn") && call.phase == Phase::Before;
             if is_power { Verdict::Fault("NoDiskSpace".to_owned()) } else { Verdict::Proceed }
@@ -268,6 +280,12 @@ fn a_node_that_is_down_does_not_hold_its_drain() {
         );
         scale(&world, DEPLOYMENT, 0).await;
         // The pod is told to go, nobody confirms that it has, and nobody waits for that.
+        pass(3).await;
+        draining(&world).await;
+        pass(4).await;
+        let pod = api.get(&format!("{PODS}/web")).await.unwrap().unwrap();
+        assert_eq!(pod["metadata"]["deletionGracePeriodSeconds"], 1, "it is still there: {pod}");
+        assert_ne!(told(&world).await.unwrap().0, "DrainingNode");
         assert!(until_gone(&world, 120).await < 60, "{}", world.log());
         assert_eq!(events(&world, "FailedDrainNode").await, Vec::<String>::new());
     });
