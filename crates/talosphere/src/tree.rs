@@ -107,13 +107,14 @@ impl Objects {
 
     fn of_cluster<'a>(&'a self, kind: &str, cluster: &'a str) -> impl Iterator<Item = &'a Value> + use<'a> {
         self.of_kind(kind).filter(move |object| {
-            text(object, "/spec/clusterName") == cluster
-                || pointer(object, "/metadata/labels")
-                    .and_then(|labels| labels.get("cluster.x-k8s.io/cluster-name"))
-                    .and_then(Value::as_str)
-                    == Some(cluster)
+            text(object, "/spec/clusterName") == cluster || label(object, "cluster.x-k8s.io/cluster-name") == Some(cluster)
         })
     }
+}
+
+/// The value of a label: its name holds what a pointer would have to escape.
+fn label<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
+    pointer(object, "/metadata/labels")?.get(name)?.as_str()
 }
 
 fn number(object: &Value, at: &str) -> Option<u64> {

@@ -23,7 +23,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use runtime::defects::{Defect, Defects};
 use serde_json::{Value, json};
 
-use super::drain::{self, Drain, Progress};
+use super::drain::{self, Drain, Limit, Progress};
 use super::node;
 use crate::contract::{External, Referenced};
 use crate::controlplane::ETCD_HOOK;
@@ -342,7 +342,7 @@ fn emptying(observed: &Observed, plan: &mut Plan) -> Option<Deletion> {
     };
     let is_excluded = |annotation: &str| machine.metadata.annotations.as_ref().is_some_and(|known| known.contains_key(annotation));
     if times.wait_for_node_volume_detach_start_time.is_none() && !is_excluded(annotations::EXCLUDE_NODE_DRAINING) {
-        let since = times.node_drain_start_time.as_ref().map_or(observed.now, |time| time.0);
+        let since = times.node_drain_start_time.as_ref().map(|time| time.0);
         if let Some(progress) = drain(observed, &name, since, plan) {
             return Some(Deletion::Drain { node: name, progress });
         }
@@ -350,65 +350,86 @@ fn emptying(observed: &Observed, plan: &mut Plan) -> Option<Deletion> {
     if is_excluded(annotations::EXCLUDE_WAIT_FOR_VOLUME_DETACH) {
         return None;
     }
-    let since = times.wait_for_node_volume_detach_start_time.as_ref().map_or(observed.now, |time| time.0);
+    let since = times.wait_for_node_volume_detach_start_time.as_ref().map(|time| time.0);
     let progress = detachment(observed, &name, since, plan)?;
     Some(Deletion::VolumeDetach { node: name, progress })
 }
 
-/// A wait until its limit: goes on while something is left, and tells when it has ended.
-fn until_limit(observed: &Observed, progress: Progress, next: Timestamp, end: &End<'_>, plan: &mut Plan) -> Option<Progress> {
-    let is_endless = observed.defects.has(Defect::DrainForever);
-    if let Some(until) = progress.until.filter(|until| *until <= observed.now && !is_endless) {
-        // Nothing is asked of a Node that is waited for no longer.
-        plan.steps.retain(|step| !matches!(step, Step::Look { .. } | Step::Evict { .. }));
-        let lines: String = progress.left.iter().map(|line| format!("\n* {line}")).collect();
-        let message = format!("{} by {}, as {} says. It is gone on without it{lines}", end.missed, until.strftime("%T"), end.source);
-        plan.steps.push(Step::Tell { is_warning: true, reason: end.reason, message });
-        return None;
-    }
-    plan.again_at = [progress.until, Some(next)].into_iter().flatten().filter(|at| *at > observed.now).min();
-    Some(progress)
-}
-
-/// What is told when a limit is over.
-struct End<'a> {
+/// A wait that ends with its limit.
+struct Limited<'a> {
+    observed: &'a Observed,
+    since: Timestamp,
+    limit: Limit,
+    /// What is told when the limit is over.
     reason: &'static str,
     missed: String,
-    source: &'a str,
 }
 
-fn drain(observed: &Observed, name: &str, since: Timestamp, plan: &mut Plan) -> Option<Progress> {
+impl Limited<'_> {
+    /// When to look or try again after this time.
+    fn later(&self, at: Timestamp) -> Timestamp {
+        at.checked_add(drain::pause(self.since, self.observed.now)).unwrap_or(at)
+    }
+
+    /// Goes on until its limit while something is left, looking again at `next` at the latest; tells when it has ended.
+    fn goes_on(&self, left: Vec<String>, next: Timestamp, plan: &mut Plan) -> Option<Progress> {
+        let now = self.observed.now;
+        let progress = Progress::new(self.since, &self.limit, left);
+        let is_endless = self.observed.defects.has(Defect::DrainForever);
+        if let Some(until) = progress.until.filter(|until| *until <= now && !is_endless) {
+            // Nothing is asked of a Node that is waited for no longer.
+            plan.steps.retain(|step| !matches!(step, Step::Look { .. } | Step::Evict { .. }));
+            let lines: String = progress.left.iter().map(|line| format!("\n* {line}")).collect();
+            let message =
+                format!("{} by {}, as {} says. It is gone on without it{lines}", self.missed, until.strftime("%T"), self.limit.source);
+            plan.steps.push(Step::Tell { is_warning: true, reason: self.reason, message });
+            return None;
+        }
+        plan.again_at = [progress.until, Some(next)].into_iter().flatten().filter(|at| *at > now).min();
+        Some(progress)
+    }
+
+    /// Goes on while nothing can be asked of the Node.
+    fn is_away(&self, plan: &mut Plan) -> Option<Progress> {
+        let left = vec![format!("workload cluster {}", self.observed.connection)];
+        self.goes_on(left, self.later(self.observed.now), plan)
+    }
+}
+
+/// The look at a Node that its drain, or the wait for its volumes, needs.
+fn look(observed: &Observed, name: &str, volumes: bool) -> Step {
+    let what = drain::look(&observed.machine, observed.cluster.as_deref(), &observed.rules, volumes);
+    Step::Look { node: name.to_owned(), what }
+}
+
+/// What is on the Node, by what a drain is decided by.
+fn loaded<'a>(observed: &'a Observed, node: &'a Node, load: &'a Load) -> Drain<'a> {
+    Drain { machine: &observed.machine, cluster: observed.cluster.as_deref(), node, load, rules: &observed.rules }
+}
+
+fn drain(observed: &Observed, name: &str, since: Option<Timestamp>, plan: &mut Plan) -> Option<Progress> {
     let limit = drain::drain_limit(&observed.machine, &observed.owner);
-    let is_new = observed.machine.status.as_ref().and_then(|status| status.deletion.as_ref()?.node_drain_start_time.as_ref()).is_none();
-    if is_new && limit.after.is_none() {
+    if since.is_none() && limit.after.is_none() {
         let message = format!("Draining Node {name} without a limit ({}): it waits for ever for what may not be evicted", limit.source);
         plan.steps.push(Step::Tell { is_warning: true, reason: "DrainWithoutLimit", message });
     }
-    let end = End { reason: "FailedDrainNode", missed: format!("Node {name} was not drained"), source: &limit.source };
-    let later = |at: Timestamp| at.checked_add(drain::pause(since, observed.now)).unwrap_or(at);
-    let wait = |left: Vec<String>| Progress::new(since, &limit, left);
-    let node = plan.node.clone().filter(|_| observed.connection.is_connected());
-    let Some(node) = node else {
-        let left = vec![format!("workload cluster {}", observed.connection)];
-        return until_limit(observed, wait(left), later(observed.now), &end, plan);
-    };
+    let missed = format!("Node {name} was not drained");
+    let wait = Limited { observed, since: since.unwrap_or(observed.now), limit, reason: "FailedDrainNode", missed };
+    let Some(node) = plan.node.clone().filter(|_| observed.connection.is_connected()) else { return wait.is_away(plan) };
     let is_cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
     if !is_cordoned {
         plan.steps.push(Step::PatchNode { node: name.to_owned(), patch: json!({"spec": {"unschedulable": true}}) });
         let left = observed.trouble.clone().unwrap_or_else(|| "the Node to be cordoned".to_owned());
-        return until_limit(observed, wait(vec![left]), later(observed.now), &end, plan);
+        return wait.goes_on(vec![left], wait.later(observed.now), plan);
     }
-    let what = drain::look(&observed.machine, observed.cluster.as_deref(), &observed.rules, false);
-    let look = Step::Look { node: name.to_owned(), what };
     let Some(load) = &observed.load else {
-        plan.steps.push(look);
-        return until_limit(observed, wait(vec!["its pods to be read".to_owned()]), later(observed.now), &end, plan);
+        plan.steps.push(look(observed, name, false));
+        return wait.goes_on(vec!["its pods to be read".to_owned()], wait.later(observed.now), plan);
     };
-    let is_due = observed.now >= later(load.at);
+    let is_due = observed.now >= wait.later(load.at);
     let mut left: Vec<String> = load.failure.iter().map(|failure| format!("its pods cannot be read: {failure}")).collect();
     if load.round > 0 {
-        let (machine, cluster) = (&*observed.machine, observed.cluster.as_deref());
-        let pods = Drain { machine, cluster, node: &node, load, rules: &observed.rules }.pods();
+        let pods = loaded(observed, &node, load).pods();
         let is_careless = observed.defects.has(Defect::IgnoreBudgets);
         if pods.left.is_empty() || is_careless {
             let message = format!("success draining Machine's node \"{name}\"");
@@ -421,46 +442,36 @@ fn drain(observed: &Observed, name: &str, since: Timestamp, plan: &mut Plan) -> 
         }
     }
     if is_due {
-        plan.steps.push(look);
+        plan.steps.push(look(observed, name, false));
     }
-    until_limit(observed, wait(left), later(load.at), &end, plan)
+    wait.goes_on(left, wait.later(load.at), plan)
 }
 
-fn detachment(observed: &Observed, name: &str, since: Timestamp, plan: &mut Plan) -> Option<Progress> {
-    let limit = drain::volume_limit(&observed.machine);
-    let end =
-        End { reason: "FailedWaitForVolumeDetach", missed: format!("Volumes of Node {name} were not detached"), source: &limit.source };
-    let later = |at: Timestamp| at.checked_add(drain::pause(since, observed.now)).unwrap_or(at);
-    let wait = |left: Vec<String>| Progress::new(since, &limit, left);
+fn detachment(observed: &Observed, name: &str, since: Option<Timestamp>, plan: &mut Plan) -> Option<Progress> {
+    let (limit, missed) = (drain::volume_limit(&observed.machine), format!("Volumes of Node {name} were not detached"));
+    let wait = Limited { observed, since: since.unwrap_or(observed.now), limit, reason: "FailedWaitForVolumeDetach", missed };
     // Who cannot be reached detaches nothing.
-    let node = plan.node.clone().filter(|_| observed.connection.is_connected());
-    let Some(node) = node else {
-        let left = vec![format!("workload cluster {}", observed.connection)];
-        return until_limit(observed, wait(left), later(observed.now), &end, plan);
-    };
+    let Some(node) = plan.node.clone().filter(|_| observed.connection.is_connected()) else { return wait.is_away(plan) };
     if drain::is_unreachable(&node) {
         return None;
     }
-    let what = drain::look(&observed.machine, observed.cluster.as_deref(), &observed.rules, true);
-    let look = Step::Look { node: name.to_owned(), what };
     let Some(load) = observed.load.as_ref().filter(|load| load.looked.volumes.is_some()) else {
         // A look that failed is repeated in its time.
-        if observed.load.as_ref().is_none_or(|load| load.failure.is_none() || observed.now >= later(load.at)) {
-            plan.steps.push(look);
+        if observed.load.as_ref().is_none_or(|load| load.failure.is_none() || observed.now >= wait.later(load.at)) {
+            plan.steps.push(look(observed, name, true));
         }
         let failure = observed.load.as_ref().and_then(|load| load.failure.as_ref());
         let left = failure.map_or_else(|| "its volumes to be read".to_owned(), |failure| format!("its volumes cannot be read: {failure}"));
-        return until_limit(observed, wait(vec![left]), later(observed.now), &end, plan);
+        return wait.goes_on(vec![left], wait.later(observed.now), plan);
     };
-    let (machine, cluster) = (&*observed.machine, observed.cluster.as_deref());
-    let left = Drain { machine, cluster, node: &node, load, rules: &observed.rules }.volumes();
+    let left = loaded(observed, &node, load).volumes();
     if left.is_empty() {
         return None;
     }
-    if observed.now >= later(load.at) {
-        plan.steps.push(look);
+    if observed.now >= wait.later(load.at) {
+        plan.steps.push(look(observed, name, true));
     }
-    until_limit(observed, wait(left), later(load.at), &end, plan)
+    wait.goes_on(left, wait.later(load.at), plan)
 }
 
 /// Whether nobody is left to take etcd's hook off: the control plane that put it on is gone, or all of the cluster goes.

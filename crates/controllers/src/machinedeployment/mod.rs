@@ -116,7 +116,6 @@ impl Reconciler for MachineDeployments {
         let written = crate::status::patch(&self.store, &*observed.deployment, old, &new).await;
         result?;
         written.map(drop).or_else(crate::status::unless_gone)?;
-        let wait = plan.look_again.map(|at| Duration::try_from(at.duration_since(observed.now)).unwrap_or_default());
-        Ok(wait.map_or(Action::Done, Action::RequeueAfter))
+        Ok(Action::at(plan.look_again, observed.now))
     }
 }

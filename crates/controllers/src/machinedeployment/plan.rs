@@ -266,10 +266,8 @@ fn forget(observed: &Observed, current: &MachineSet, plan: &mut Plan) {
         (state.replicas, state.going, state.staying.len()) == (0, 0, 0)
     };
     let new = state(observed, current);
-    let wanted = observed.deployment.spec.replicas.unwrap_or(1);
-    let has_all =
-        new.replicas == wanted && new.going == 0 && new.staying.iter().filter(|is_available| **is_available).count() == new.staying.len();
-    if !has_all || i32::try_from(new.staying.len()) != Ok(wanted) || !empty.iter().all(|set| is_empty(set)) {
+    let has_all = new.replicas == observed.deployment.spec.replicas.unwrap_or(1) && new.is_at_rest() && !new.has_unavailable();
+    if !has_all || !empty.iter().all(|set| is_empty(set)) {
         return;
     }
     empty.sort_by_key(|set| (revision(set), age(set)));

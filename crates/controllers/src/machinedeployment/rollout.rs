@@ -68,12 +68,13 @@ impl SetState {
         next.and_then(|next| self.staying.get(next)).copied().unwrap_or(false)
     }
 
-    fn has_unavailable(&self) -> bool {
+    /// Whether a Machine that stays is not available.
+    pub fn has_unavailable(&self) -> bool {
         self.staying.iter().any(|is_available| !is_available)
     }
 
     /// Whether it has what it is asked for, and nothing is on its way.
-    fn is_at_rest(&self) -> bool {
+    pub fn is_at_rest(&self) -> bool {
         self.going == 0 && number(self.staying.len()) == self.replicas
     }
 }

@@ -26,8 +26,6 @@ pub use act::new_machine;
 pub const NAME: &str = "machineset";
 /// Between two looks at one object: what changes together is looked at once.
 const REST: Duration = Duration::from_millis(30);
-/// How long after a failed preflight check it is made again: what it looks at is another provider's, and not all of it is watched.
-const HELD: Duration = Duration::from_secs(15);
 /// The index of MachineSets by the templates that they reference.
 const BY_TEMPLATE: &str = "templates";
 
@@ -175,7 +173,7 @@ impl Reconciler for MachineSets {
         let written = crate::status::patch(&self.store, &*observed.set, old, &new).await;
         result?;
         written.map(drop).or_else(crate::status::unless_gone)?;
-        let is_held = plan.blocked.as_ref().is_some_and(|blocked| blocked.reason == "PreflightCheckFailed");
-        Ok(if is_held { Action::RequeueAfter(HELD) } else { Action::Done })
+        let again = plan.blocked.and_then(|blocked| blocked.again);
+        Ok(again.map_or(Action::Done, Action::RequeueAfter))
     }
 }

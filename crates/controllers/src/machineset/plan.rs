@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::cluster::{Cluster, DeletionOrder, Machine, MachineDeployment, MachineSet};
 use api::conditions::{self, Status, get};
@@ -76,11 +77,16 @@ pub enum Step {
 /// So many Machines are planned, and made, before the set looks again.
 const MOST_PLANNED: usize = 20;
 
+/// How long after a failed preflight check it is made again: what it looks at is another provider's, and not all of it is watched.
+const HELD: Duration = Duration::from_secs(15);
+
 /// What keeps the set from creating Machines: the reason word and the sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blocked {
     pub reason: &'static str,
     pub message: String,
+    /// When to look again, where no change may tell that it is over.
+    pub again: Option<Duration>,
 }
 
 /// What to do, and where the set stands.
@@ -191,10 +197,10 @@ fn verdict(observed: &Observed) -> (bool, String) {
 
 fn blocked(template: &Referenced, reason: &'static str) -> Option<Blocked> {
     match template {
-        Referenced::Missing { kind, name } => Some(Blocked { reason, message: format!("{kind} {name} does not exist") }),
+        Referenced::Missing { kind, name } => Some(Blocked { reason, message: format!("{kind} {name} does not exist"), again: None }),
         Referenced::Found(object) if object.is_deleting() => {
             let name = object.metadata.name.as_deref().unwrap_or_default();
-            Some(Blocked { reason, message: format!("{} {name} is being deleted", object.kind) })
+            Some(Blocked { reason, message: format!("{} {name} is being deleted", object.kind), again: None })
         }
         _ => None,
     }
@@ -225,7 +231,7 @@ fn scale(observed: &Observed, plan: &mut Plan) {
         let is_off =
             observed.set.metadata.annotations.as_ref().is_some_and(|known| known.contains_key(annotations::DISABLE_MACHINE_CREATE));
         let message = format!("annotation {} keeps Machines from being created", annotations::DISABLE_MACHINE_CREATE);
-        let off = is_off.then_some(Blocked { reason: "PreflightCheckFailed", message });
+        let off = is_off.then_some(Blocked { reason: "PreflightCheckFailed", message, again: None });
         let blocked = off
             .or_else(|| preflight(observed))
             .or_else(|| blocked(&observed.bootstrap_template, "BootstrapTemplateCloningFailed"))
@@ -261,7 +267,8 @@ fn preflight(observed: &Observed) -> Option<Blocked> {
     let skipped: Vec<&str> = skipped.map_or("", String::as_str).split(',').map(str::trim).collect();
     let failed = |check: &str, what: String| {
         let is_on = !skipped.contains(&"All") && !skipped.contains(&check);
-        is_on.then(|| Blocked { reason: "PreflightCheckFailed", message: format!("{what} ({check:?} preflight check failed)") })
+        let message = || format!("{what} ({check:?} preflight check failed)");
+        is_on.then(|| Blocked { reason: "PreflightCheckFailed", message: message(), again: Some(HELD) })
     };
     let stable = || {
         let (wanted, running) = plane.spec.version.as_deref().zip(plane.status.version.as_deref())?;

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::plan::{Blocked, Observed, Plan, Step, order_of_going, plan};
+use super::plan::{Observed, Plan, Step, order_of_going, plan};
 use super::status::status;
 use crate::contract::{External, Referenced};
 use crate::naming::PLANNED_MACHINES;
@@ -198,7 +198,8 @@ fn what_stands_in_the_way_is_told() {
     ];
     for (observed, reason, message) in table {
         let planned = plan(&observed);
-        assert_eq!(planned.blocked, Some(Blocked { reason: planned.blocked.as_ref().unwrap().reason, message: message.into() }));
+        let blocked = planned.blocked.as_ref().unwrap();
+        assert_eq!((blocked.message.as_str(), blocked.again), (message, None), "what ends it is told by a change");
         assert!(
             !planned
                 .steps
@@ -245,6 +246,7 @@ fn no_worker_is_made_that_the_control_plane_cannot_take_in() {
     for (observed, expected) in table {
         let planned = plan(&observed);
         assert_eq!(planned.blocked.as_ref().map(|blocked| blocked.message.as_str()), expected);
+        assert_eq!(planned.blocked.as_ref().and_then(|blocked| blocked.again).is_some(), expected.is_some(), "nothing else may tell");
         assert_eq!(planned.steps.is_empty(), expected.is_some(), "{planned:?}");
         let told = told(&observed);
         let created = get_legacy(&told.deprecated.v1beta1.conditions, "MachinesCreated").unwrap();

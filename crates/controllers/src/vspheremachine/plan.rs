@@ -19,6 +19,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use runtime::reconcile::Wait;
 
 use super::status::PROVISIONED;
+use crate::controlplane::is_control_plane;
 use crate::edit::{has_finalizer, is_deleting, owner_of};
 
 /// What is known when a VSphereMachine is planned.
@@ -191,7 +192,7 @@ fn new_vm(observed: &Observed) -> Result<VSphereVM, Waiting> {
         return waiting("WaitingForClusterInfrastructure", format!("VSphereCluster {name} to be provisioned"));
     }
     // A worker that boots before its control plane answers can only wait, with its address and its place taken.
-    let is_control_plane = machine.metadata.labels.as_ref().is_some_and(|known| known.contains_key(labels::CONTROL_PLANE));
+    let is_control_plane = is_control_plane(machine);
     let plane = observed.cluster.as_ref().filter(|cluster| cluster.spec.control_plane_ref.is_some());
     let is_initialized = |cluster: &Cluster| cluster.status.as_ref()?.initialization.control_plane_initialized;
     if !is_control_plane && plane.is_some_and(|cluster| is_initialized(cluster) != Some(true)) {

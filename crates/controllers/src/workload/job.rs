@@ -164,7 +164,7 @@ async fn evict(client: &kube::Client, eviction: &Eviction) -> Result<(), String>
     let request = request.header(http::header::CONTENT_TYPE, "application/json").body(body.to_string().into_bytes());
     let request = request.map_err(|error| error.to_string())?;
     within(async {
-        match client.request::<Value>(request).await {
+        match client.request_text(request).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
             Err(kube::Error::Api(status)) => {

@@ -264,6 +264,16 @@ impl World {
     }
 }
 
+/// A world whose node answers, who dials it, and as whom.
+async fn answering() -> (World, GrpcDialer, ClientIdentity) {
+    let world = World::new();
+    let bundle = world.bundle().await;
+    let os = bundle.os.authority().unwrap();
+    world.serve(&os, "n1", Some(&os)).await;
+    let (dialer, identity) = (world.dialer(), world.identity(&bundle).await);
+    (world, dialer, identity)
+}
+
 #[tokio::test(start_paused = true)]
 async fn calls_carry_their_answers() {
     let world = World::new();
@@ -357,11 +367,7 @@ async fn an_expired_certificate_is_ours_but_does_not_hold() {
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_serves_many_questions_but_no_change() {
-    let world = World::new();
-    let bundle = world.bundle().await;
-    let os = bundle.os.authority().unwrap();
-    world.serve(&os, "n1", Some(&os)).await;
-    let (dialer, identity) = (world.dialer(), world.identity(&bundle).await);
+    let (world, dialer, identity) = answering().await;
     for _ in 0..3 {
         let node = dialer.clone().connect(NODE, &identity).await.unwrap();
         node.version().await.unwrap();
@@ -381,11 +387,8 @@ async fn a_connection_serves_many_questions_but_no_change() {
 
 #[tokio::test(start_paused = true)]
 async fn a_change_after_connecting_needs_no_second_handshake() {
-    let world = World::new();
-    let bundle = world.bundle().await;
-    let os = bundle.os.authority().unwrap();
-    world.serve(&os, "n1", Some(&os)).await;
-    let node = world.dialer().connect(NODE, &world.identity(&bundle).await).await.unwrap();
+    let (world, dialer, identity) = answering().await;
+    let node = dialer.connect(NODE, &identity).await.unwrap();
     assert_eq!(node.bootstrap().await.unwrap_err().kind(), "AlreadyExists");
     assert_eq!(world.fake.handshakes(), 1);
 }
@@ -448,11 +451,7 @@ async fn a_node_that_is_away_is_unreachable_and_then_answers_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_connection_has_one_call_and_no_more() {
-    let world = World::new();
-    let bundle = world.bundle().await;
-    let os = bundle.os.authority().unwrap();
-    world.serve(&os, "n1", Some(&os)).await;
-    let (dialer, identity) = (world.dialer(), world.identity(&bundle).await);
+    let (world, dialer, identity) = answering().await;
     dialer.connect(NODE, &identity).await.unwrap().version().await.unwrap();
     for is_cancelled in [false, true] {
         let before = world.fake.handshakes();
@@ -478,11 +477,7 @@ async fn a_silent_connection_has_one_call_and_no_more() {
 
 #[tokio::test(start_paused = true)]
 async fn a_question_that_broke_off_is_asked_once_more_and_a_change_is_not() {
-    let world = World::new();
-    let bundle = world.bundle().await;
-    let os = bundle.os.authority().unwrap();
-    world.serve(&os, "n1", Some(&os)).await;
-    let (dialer, identity) = (world.dialer(), world.identity(&bundle).await);
+    let (world, dialer, identity) = answering().await;
     let calls = || std::mem::take(&mut world.fake.log().calls);
 
     world.fake.log().trouble = Trouble::BreaksOff;
@@ -503,11 +498,7 @@ async fn a_question_that_broke_off_is_asked_once_more_and_a_change_is_not() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_not_used_is_closed_and_nothing_is_kept_for_good() {
-    let world = World::new();
-    let bundle = world.bundle().await;
-    let os = bundle.os.authority().unwrap();
-    world.serve(&os, "n1", Some(&os)).await;
-    let (dialer, identity) = (world.dialer(), world.identity(&bundle).await);
+    let (world, dialer, identity) = answering().await;
     dialer.connect(NODE, &identity).await.unwrap().version().await.unwrap();
     tokio::time::sleep(Duration::from_secs(4 * 60)).await;
     dialer.connect("10.0.0.5", &identity).await.unwrap_err();
@@ -528,11 +519,7 @@ async fn what_is_not_used_is_closed_and_nothing_is_kept_for_good() {
 
 #[tokio::test(start_paused = true)]
 async fn only_so_many_connections_are_kept() {
-    let world = World::new();
-    let bundle = world.bundle().await;
-    let os = bundle.os.authority().unwrap();
-    world.serve(&os, "n1", Some(&os)).await;
-    let (dialer, identity) = (world.dialer(), world.identity(&bundle).await);
+    let (world, dialer, identity) = answering().await;
     let mut other = identity.clone();
     dialer.connect(NODE, &identity).await.unwrap();
     for _ in 0..300 {

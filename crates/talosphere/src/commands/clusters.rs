@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use apimachinery::meta::text_at;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use controllers::workload::kubeconfig;
@@ -138,7 +139,7 @@ pub async fn machines(api: &Api, namespace: &str, cluster: &str) -> Result<Vec<M
         .into_iter()
         .flatten()
         .map(|item| {
-            let text = |value: &Value, pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let text = |value: &Value, at: &str| text_at(value, at).to_owned();
             let addresses = item.pointer("/status/addresses").and_then(Value::as_array).into_iter().flatten();
             let address = addresses.filter(|a| text(a, "/type").ends_with("IP")).map(|a| text(a, "/address")).next();
             let labels = item.pointer("/metadata/labels");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use apimachinery::meta::text_at;
 use serde_json::{Map, Value};
 
 use super::yaml;
@@ -123,8 +124,7 @@ impl Schemas {
     pub fn of_crds(crds: &[Value]) -> Self {
         let mut by_kind = BTreeMap::new();
         for crd in crds {
-            let text = |pointer: &str| crd.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-            let (group, kind) = (text("/spec/group"), text("/spec/names/kind"));
+            let (group, kind) = (text_at(crd, "/spec/group"), text_at(crd, "/spec/names/kind"));
             for version in crd.pointer("/spec/versions").and_then(Value::as_array).into_iter().flatten() {
                 let Some(name) = version.get("name").and_then(Value::as_str) else { continue };
                 let schema = version.pointer("/schema/openAPIV3Schema").cloned().unwrap_or(Value::Object(Map::new()));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::cause::{Cause, clean, needs_a_person, of_infrastructure, of_machine, why};
-use super::{Objects, condition, is_deleting, is_true, number, pointer, text};
+use super::{Objects, condition, is_deleting, is_true, label, number, pointer, text};
 use crate::problem::{Code, Problem};
 
 /// How far a cluster is.
@@ -157,8 +157,7 @@ pub fn verdict(objects: &Objects, cluster: &str) -> Verdict {
 /// Whether as many machines exist as are wanted.
 fn count(plane: Option<&Value>, deployments: &[&Value], machines: &[&Value], waits: &mut Vec<Wait>, workers: &mut Vec<Wait>) {
     let wanted = |object: &Value| number(object, "/spec/replicas").unwrap_or(1);
-    let labels =
-        |machine: &&&Value| machine.pointer("/metadata/labels").and_then(|labels| labels.get("cluster.x-k8s.io/control-plane")).is_some();
+    let labels = |machine: &&&Value| label(machine, "cluster.x-k8s.io/control-plane").is_some();
     let control = machines.iter().filter(labels).count();
     let scaling = |object: &Value| condition(object, "ScalingUp").map(|c| clean(text(c, "/message"))).filter(|message| !message.is_empty());
     let told = |object: Option<String>| object.map(|told| format!(": {told}")).unwrap_or_default();
@@ -201,8 +200,7 @@ fn each(objects: &Objects, machines: &[&Value], waits: &mut Vec<Wait>, workers: 
             let message = clean(text(told, "/message"));
             let message = if message.is_empty() { String::new() } else { format!(": {message}") };
             let line = format!("Machine {name} is not up to date{message}");
-            let labels = machine.pointer("/metadata/labels");
-            let deployment = labels.and_then(|labels| labels.get("cluster.x-k8s.io/deployment-name")).and_then(Value::as_str);
+            let deployment = label(machine, "cluster.x-k8s.io/deployment-name");
             match deployment.and_then(|name| objects.get("MachineDeployment", name)).map(way) {
                 Some(Way::Rolling) => workers.push(Wait(false, line)),
                 found => {

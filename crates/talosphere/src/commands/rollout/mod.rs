@@ -61,11 +61,11 @@ pub async fn carry_out(command: &RolloutCommand, session: &mut Session, seams: &
     match command {
         RolloutCommand::Status(args) => {
             let timeout = duration("--timeout", &args.timeout)?;
-            let found = Found::look(&args.target, &session.api).await?;
+            let mut found = Found::look(&args.target, &session.api).await?;
             if args.watch {
                 follow(&found, timeout, session, seams).await?;
+                found = Found::look(&args.target, &session.api).await?;
             }
-            let found = Found::look(&args.target, &session.api).await?;
             match args.output.output {
                 Output::Json | Output::Yaml => seams.printer.value(&found.family.progress(), args.output.output == Output::Json)?,
                 Output::Name => seams.printer.data(&found.shown()),

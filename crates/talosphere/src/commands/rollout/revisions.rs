@@ -4,7 +4,7 @@ use api::cluster::{Machine, MachineDeployment, MachineSet, MachineTemplate};
 use api::conditions;
 use api::names::labels;
 use controllers::edit::{controller_reference, is_deleting};
-use controllers::machinedeployment::plan::{is_on_delete, most_replicas, most_unavailable, revision, shortcomings};
+use controllers::machinedeployment::plan::{is_on_delete, is_rollout_paused, most_replicas, most_unavailable, revision, shortcomings};
 use controllers::machinedeployment::template::differences;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -96,12 +96,12 @@ impl Family {
     /// How far the rollout is, as one object.
     pub fn progress(&self) -> Value {
         let (meta, status) = (&self.deployment.metadata, self.deployment.status.clone().unwrap_or_default());
+        let waiting = waiting(&self.deployment);
         json!({
             "name": meta.name, "namespace": meta.namespace, "revision": self.newest().map(revision),
             "replicas": self.deployment.spec.replicas.unwrap_or(1), "upToDateReplicas": status.up_to_date_replicas.unwrap_or(0),
             "availableReplicas": status.available_replicas.unwrap_or(0), "presentReplicas": status.replicas.unwrap_or(0),
-            "isPaused": self.deployment.spec.paused == Some(true), "isComplete": waiting(&self.deployment).is_none(),
-            "waitingFor": waiting(&self.deployment),
+            "isPaused": is_rollout_paused(&self.deployment), "isComplete": waiting.is_none(), "waitingFor": waiting,
         })
     }
 }
