@@ -69,6 +69,8 @@ pub mod annotations {
     pub const DISABLE_MACHINE_CREATE: &str = "cluster.x-k8s.io/disable-machine-create";
     /// Machine is not remediated.
     pub const SKIP_REMEDIATION: &str = "cluster.x-k8s.io/skip-remediation";
+    /// On a MachineSet: how often in a row it has replaced Machines that did not last, and when it last began to. Ours.
+    pub const REMEDIATION_ROUNDS: &str = "talosphere.dev/remediation-rounds";
     /// Machine is to be remediated.
     pub const REMEDIATE_MACHINE: &str = "cluster.x-k8s.io/remediate-machine";
     /// Infrastructure is managed from outside.

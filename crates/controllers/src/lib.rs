@@ -33,6 +33,7 @@ pub mod machinehealthcheck;
 pub mod machineset;
 pub mod mirror;
 pub mod naming;
+pub mod remediation;
 pub mod status;
 pub mod talosconfig;
 pub mod taloscontrolplane;

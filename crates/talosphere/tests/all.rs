@@ -13,6 +13,7 @@ mod all {
     mod drains;
     mod generated;
     mod handover;
+    mod healing;
     mod inputs;
     mod journey;
     mod kills;

@@ -16,6 +16,7 @@ use crate::aggregate::{self, Member, Reasons};
 use crate::contract::{External, Referenced};
 use crate::controlplane::is_control_plane;
 use crate::mirror;
+use crate::remediation::remediating;
 use crate::status::set_paused;
 use crate::workload::Connection;
 
@@ -166,7 +167,6 @@ const WORKERS_AVAILABLE: Reasons = Reasons { good: "Available", bad: "NotAvailab
 const ROLLING_OUT: Reasons = Reasons { good: "RollingOut", bad: "NotRollingOut", unknown: "", none: "" };
 const SCALING_UP: Reasons = Reasons { good: "ScalingUp", bad: "NotScalingUp", unknown: "", none: "" };
 const SCALING_DOWN: Reasons = Reasons { good: "ScalingDown", bad: "NotScalingDown", unknown: "", none: "" };
-const REMEDIATING: Reasons = Reasons { good: "Remediating", bad: "NotRemediating", unknown: "", none: "" };
 
 fn member(machine: &Arc<Machine>) -> Member<'_> {
     Member {
@@ -196,7 +196,6 @@ fn current(observed: &Observed, plan: &Plan, status: &mut ClusterStatus) {
     let provisioned = "status.initialization.provisioned is false";
     let unavailable = "does not report the condition Available";
     let is_ready = |object: &External| object.status.ready == Some(true);
-    let machines: Vec<Member<'_>> = observed.machines.iter().map(member).collect();
     let all = vec![
         probe(observed, &status.conditions),
         mirror::shown("InfrastructureReady", "Ready", "Infrastructure", &observed.infrastructure, External::is_provisioned, provisioned),
@@ -204,7 +203,7 @@ fn current(observed: &Observed, plan: &Plan, status: &mut ClusterStatus) {
         mirror::shown("ControlPlaneAvailable", "Available", "Control plane", &observed.control_plane, is_ready, unavailable),
         aggregate::all("WorkersAvailable", "Available", &deployments, WORKERS_AVAILABLE),
         aggregate::any("RollingOut", "RollingOut", &deployments, ROLLING_OUT),
-        aggregate::any("Remediating", "Remediating", &machines, REMEDIATING),
+        remediating(&observed.machines),
         aggregate::any("ScalingDown", "ScalingDown", &deployments, SCALING_DOWN),
         aggregate::any("ScalingUp", "ScalingUp", &deployments, SCALING_UP),
         aggregate::all("ControlPlaneMachinesReady", "Ready", &control_plane, MACHINES_READY),

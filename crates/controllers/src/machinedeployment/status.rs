@@ -12,6 +12,7 @@ use crate::edit::{controller_reference, is_deleting};
 use crate::machineset::status::{
     count, deleting, has, has_ready_node, is_available, member, scaling_down, scaling_up, unless_zero, versions,
 };
+use crate::remediation::remediating;
 use crate::status::set_paused;
 
 const READY: Reasons = Reasons { good: "Ready", bad: "NotReady", unknown: "ReadyUnknown", none: "NoReplicas" };
@@ -210,7 +211,6 @@ fn current(observed: &Observed, plan: &Plan, status: &mut MachineDeploymentStatu
     let (present, wanted) = (count(&observed.machines, |_| true), wanted(observed));
     let members: Vec<Member<'_>> = observed.machines.iter().map(member).collect();
     let blocked = plan.current.as_ref().and_then(|set| blocked(set));
-    let remediating = Reasons { good: "Remediating", bad: "NotRemediating", unknown: "", none: "" };
     let all = [
         available(observed),
         rolling_out(observed, plan),
@@ -218,7 +218,7 @@ fn current(observed: &Observed, plan: &Plan, status: &mut MachineDeploymentStatu
         scaling_down(present, wanted),
         aggregate::all("MachinesReady", "Ready", &members, READY),
         aggregate::all("MachinesUpToDate", "UpToDate", &members, UP_TO_DATE),
-        aggregate::any("Remediating", "Remediating", &members, remediating),
+        remediating(&observed.machines),
         deleting_sets(plan.deletion_left, present),
     ];
     for condition in all {

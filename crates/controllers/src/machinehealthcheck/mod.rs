@@ -1,5 +1,7 @@
-//! The MachineHealthCheck controller: judges Machines by their Nodes' conditions and tells how many are well.
+//! The MachineHealthCheck controller: judges Machines by their Nodes' conditions, tells how many are well, and asks their owners to replace
+//! those that are not. It deletes nothing itself.
 
+mod act;
 pub mod plan;
 pub mod status;
 #[cfg(test)]
@@ -10,22 +12,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::cluster::{Cluster, Machine, MachineHealthCheck};
-use api::conditions::{self, Severity};
-use api::names::labels;
+use api::conditions;
 use async_trait::async_trait;
-use runtime::reconcile::{Action, Error, ObjectKey, Reconciler, Store};
+use jiff::SignedDuration;
+use kube::Resource as _;
+use runtime::reconcile::{Action, Error, EventType, ObjectKey, Reconciler, Store};
 
-use crate::edit::{Edit, owner_of};
+use crate::clone::kind_of;
+use crate::contract::{ContractError, External, Referenced};
 use crate::{Started, Wiring};
-use plan::{Observed, Step, Verdict};
+use act::Act;
+use plan::{Observed, Plan, Template};
 
 /// The controller's name.
 pub const NAME: &str = "machinehealthcheck";
 /// Between two looks at one object: what changes together is looked at once.
 const REST: Duration = Duration::from_millis(50);
+/// How often a kind that is missing is looked for while something waits for it: nothing tells when it is there.
+const KIND_AGAIN: SignedDuration = SignedDuration::from_secs(60);
 
 struct Checks {
-    wiring: Wiring,
+    act: Act,
     store: Store<MachineHealthCheck>,
     machines: Store<Machine>,
     clusters: Store<Cluster>,
@@ -34,12 +41,15 @@ struct Checks {
 /// Wires the controller.
 pub fn start(wiring: &Wiring) -> Started {
     let store = wiring.stores.get::<MachineHealthCheck>();
-    let reconciler = Checks {
+    let machines = wiring.stores.get::<Machine>();
+    let act = Act {
         wiring: wiring.clone(),
-        store: store.clone(),
-        machines: wiring.stores.get::<Machine>(),
-        clusters: wiring.stores.get::<Cluster>(),
+        checks: store.clone(),
+        machines: machines.clone(),
+        recorder: wiring.recorder.of("machinehealthcheck-controller"),
     };
+    let reconciler = Checks { act, store: store.clone(), machines, clusters: wiring.stores.get::<Cluster>() };
+    let named = store.clone();
     let of_cluster = move |namespace: &str, cluster: &str| -> Vec<ObjectKey> {
         let all = store.in_namespace(namespace);
         let of_this = all.iter().filter(|check| check.spec.cluster_name == cluster);
@@ -63,61 +73,83 @@ pub fn start(wiring: &Wiring) -> Started {
             waker.wake(&key);
         }
     }));
+    // The template that a check names, and what was made from it.
+    let waker = controller.waker();
+    wiring.externals.subscribe(move |changed| {
+        for check in named.in_namespace(changed.key.namespace()) {
+            let Some(reference) = act::template(&check) else { continue };
+            let is_kind = changed.kind == reference.kind || changed.kind == kind_of(&reference.kind);
+            if changed.group == reference.api_group && is_kind {
+                waker.wake(&ObjectKey::of(&check.metadata));
+            }
+        }
+    });
     wiring.started(controller)
 }
 
 impl Checks {
-    fn observe(&self, check: Arc<MachineHealthCheck>) -> Observed {
+    async fn observe(&self, check: Arc<MachineHealthCheck>) -> Result<Observed, Error> {
+        let wiring = &self.act.wiring;
         let key = ObjectKey::of(&check.metadata);
         let cluster_key = ObjectKey { namespace: key.namespace.clone(), name: check.spec.cluster_name.clone() };
         let empty = BTreeMap::new();
         let mut machines = self.machines.of_cluster(cluster_key.namespace(), &cluster_key.name);
         machines.retain(|machine| check.spec.selector.matches(machine.metadata.labels.as_ref().unwrap_or(&empty)));
-        Observed {
+        let (template, requests) = self.template(&check, &machines).await?;
+        Ok(Observed {
             cluster: self.clusters.get(&cluster_key),
-            connection: self.wiring.workload.connection(&cluster_key),
-            nodes: self.wiring.workload.nodes(&cluster_key),
-            now: self.wiring.clock.now_seconds(),
+            connection: wiring.workload.connection(&cluster_key),
+            nodes: wiring.workload.nodes(&cluster_key),
+            now: wiring.clock.now_seconds(),
             check,
             machines,
-        }
+            template,
+            requests,
+        })
     }
 
-    /// Carries out one step; twice is as once.
-    async fn act(&self, observed: &Observed, step: &Step) -> Result<(), Error> {
-        match step {
-            Step::Claim => {
-                let check = &observed.check;
-                let mut edit = Edit::of(&check.metadata).label(labels::CLUSTER_NAME, &check.spec.cluster_name);
-                if let Some(cluster) = observed.cluster.as_deref() {
-                    edit = edit.owner(owner_of(cluster));
-                }
-                edit.apply(&self.store).await?;
-            }
-            Step::Tell { machine, verdict } => {
-                let Some(latest) = self.machines.get(&ObjectKey::of(&machine.metadata)) else { return Ok(()) };
-                let mut status = latest.status.clone().unwrap_or_default();
-                let list = &mut status.deprecated.v1beta1.conditions;
-                let type_ = "HealthCheckSucceeded";
-                let told = match verdict {
-                    Verdict::Undecided { .. } => return Ok(()),
-                    Verdict::Healthy => {
-                        conditions::set_legacy(list, conditions::legacy_true(type_), observed.now);
-                        conditions::new(type_, true, "HealthCheckSucceeded", "")
-                    }
-                    Verdict::Unhealthy { reason, message } => {
-                        let legacy = conditions::legacy_false(type_, reason, Severity::Warning, message.clone());
-                        conditions::set_legacy(list, legacy, observed.now);
-                        conditions::new(type_, false, reason, message.clone())
-                    }
-                };
-                let word = told.reason.to_owned();
-                conditions::set(&mut status.conditions, told, latest.metadata.generation, observed.now);
-                crate::status::patch(&self.machines, &*latest, latest.status.as_ref(), &status).await?;
-                self.wiring.log.record(NAME, "tell-health", format_args!("Machine {}", ObjectKey::of(&machine.metadata)), word);
+    /// The template that the check names, and what was made from it for these Machines.
+    async fn template(
+        &self,
+        check: &MachineHealthCheck,
+        machines: &[Arc<Machine>],
+    ) -> Result<(Template, BTreeMap<String, Arc<External>>), Error> {
+        let none = BTreeMap::new();
+        let Some(reference) = act::template(check) else { return Ok((Template::None, none)) };
+        let namespace = check.metadata.namespace.as_deref().unwrap_or_default();
+        let externals = &self.act.wiring.externals;
+        let template = match externals.find(namespace, Some(&reference)).await {
+            Ok(found) => plan::template_of(&found),
+            Err(error @ ContractError::UnknownKind { .. }) => Template::Unusable(error.to_string()),
+            Err(error) => return Err(error.into()),
+        };
+        if template != Template::There {
+            return Ok((template, none));
+        }
+        let mut requests = BTreeMap::new();
+        for name in machines.iter().filter_map(|machine| machine.metadata.name.clone()) {
+            let kind = kind_of(&reference.kind).to_owned();
+            let request = api::meta::ContractReference { kind, name: name.clone(), ..reference.clone() };
+            match externals.find(namespace, Some(&request)).await {
+                Ok(Referenced::Found(request)) => drop(requests.insert(name, request)),
+                Ok(_) => {}
+                Err(error @ ContractError::UnknownKind { .. }) => return Ok((Template::Unusable(error.to_string()), none)),
+                Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
+        Ok((template, requests))
+    }
+
+    /// Records an event when the limit is what keeps unhealthy Machines from being replaced, once for each state.
+    fn tell_restriction(&self, check: &MachineHealthCheck, new: &api::cluster::MachineHealthCheckStatus, plan: &Plan) {
+        let message = |status: &api::cluster::MachineHealthCheckStatus| {
+            let told = conditions::get(&status.conditions, "RemediationAllowed").filter(|told| told.status == conditions::Status::False);
+            told.map(|told| told.message.clone())
+        };
+        let (old, new) = (check.status.as_ref().and_then(message), message(new));
+        if let Some(text) = new.filter(|new| old.as_ref() != Some(new) && plan.unhealthy > 0) {
+            self.act.recorder.event(&check.object_ref(&()), EventType::Warning, "RemediationRestricted", text);
+        }
     }
 }
 
@@ -127,11 +159,11 @@ impl Reconciler for Checks {
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<Action, Error> {
         let Some(check) = self.store.get(key) else { return Ok(Action::Done) };
-        let observed = self.observe(check);
+        let observed = self.observe(check).await?;
         let plan = plan::plan(&observed);
         let mut result = Ok(());
         for step in &plan.steps {
-            result = self.act(&observed, step).await;
+            result = self.act.step(&observed, step).await;
             if result.is_err() {
                 break;
             }
@@ -140,11 +172,16 @@ impl Reconciler for Checks {
             let observed = Observed { check, ..observed.clone() };
             let new = status::status(&observed, &plan);
             let written = crate::status::patch(&self.store, &*observed.check, observed.check.status.as_ref(), &new).await;
+            if matches!(written, Ok(Some(_))) {
+                self.tell_restriction(&observed.check, &new, &plan);
+            }
             result?;
             written.map(drop).or_else(crate::status::unless_gone)?;
         } else {
             result?;
         }
-        Ok(Action::at(plan.again_at, observed.now))
+        let is_held = matches!(observed.template, Template::Unusable(_)) && plan.unhealthy > 0;
+        let kind_at = observed.now.checked_add(KIND_AGAIN).ok().filter(|_| is_held);
+        Ok(Action::at([plan.again_at, kind_at].into_iter().flatten().min(), observed.now))
     }
 }

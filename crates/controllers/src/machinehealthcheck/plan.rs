@@ -1,8 +1,18 @@
-//! Which Machines a MachineHealthCheck finds unhealthy. Pure.
+//! Which Machines a MachineHealthCheck finds unhealthy, and which of them their owners are asked to replace. Pure.
 //!
-//! Counts and verdicts only: replacing Machines is not done by this version, so nothing is marked for its owner. A Machine that cannot be
-//! judged (its cluster's API is away, its time has not run out, the control plane is not up yet) is neither healthy nor unhealthy.
+//! ```text
+//!   verdict            HealthCheckSucceeded    asked for: OwnerRemediated
+//!   healthy            True                    taken back
+//!   undecided          as it was               as it was
+//!   unhealthy, and     False                   False (WaitingForRemediation): from here on it is the owner's condition
+//!     too many are     False                   taken back, unless the owner has begun
+//! ```
+//!
+//! A check replaces nothing by itself. It never asks for more than its limit allows, and takes back what nobody has begun when the limit is
+//! passed later. A Machine that cannot be judged (its cluster's API is away, its time has not run out, the control plane is not up yet) is
+//! neither healthy nor unhealthy; for the limit it counts as not healthy, as upstream, and so does one that is being deleted.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +22,11 @@ use api::names::{annotations, labels};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 
+use crate::clone::kind_of;
+use crate::contract::{External, Referenced};
 use crate::controlplane::is_control_plane;
 use crate::edit::{is_deleting, is_paused};
+use crate::remediation::{self, HEALTHY, OWNER};
 use crate::workload::Connection;
 
 /// How long a Machine may take to get its Node when the check does not say.
@@ -28,7 +41,22 @@ pub struct Observed {
     pub machines: Vec<Arc<Machine>>,
     pub connection: Connection,
     pub nodes: Vec<Arc<Node>>,
+    /// What `remediation.templateRef` leads to.
+    pub template: Template,
+    /// Objects made from the template, by the name of their Machine.
+    pub requests: BTreeMap<String, Arc<External>>,
     pub now: Timestamp,
+}
+
+/// The template of objects that replace Machines from outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Template {
+    /// None is named: the owners replace.
+    #[default]
+    None,
+    There,
+    /// Why nothing can be made from it.
+    Unusable(String),
 }
 
 /// What is found about one Machine.
@@ -50,8 +78,20 @@ pub enum Verdict {
 pub enum Step {
     /// Cluster label, the Cluster as an owner.
     Claim,
-    /// Tell a Machine its verdict.
-    Tell { machine: Arc<Machine>, verdict: Verdict },
+    /// Tell a Machine its verdict, and its owner what is asked for.
+    Tell { machine: Arc<Machine>, verdict: Verdict, wish: Wish },
+    /// Make the object from the template that replaces the Machine from outside.
+    Request { machine: Arc<Machine> },
+    /// That object is needed no longer.
+    EndRequest { request: Arc<External> },
+}
+
+/// What becomes of the condition that asks a Machine's owner to replace it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    AsItIs,
+    Asked,
+    TakenBack,
 }
 
 /// What to do, and what was found.
@@ -60,6 +100,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     pub is_paused: bool,
     pub verdicts: Vec<(String, Verdict)>,
+    /// Machines that the selector takes in and that are being deleted.
+    pub going: Vec<String>,
     pub healthy: i32,
     pub unhealthy: i32,
     /// How many more unhealthy Machines may be replaced; none when there are too many.
@@ -82,7 +124,20 @@ pub fn plan(observed: &Observed) -> Plan {
         plan.steps.push(Step::Claim);
     }
     for machine in &observed.machines {
-        if is_paused(None, &machine.metadata) || is_skipped(machine) || is_deleting(&machine.metadata) {
+        if is_paused(None, &machine.metadata) {
+            continue;
+        }
+        if is_skipped(machine) {
+            // What was asked for before somebody said otherwise.
+            if remediation::is_asked_and_not_begun(machine) && !is_deleting(&machine.metadata) {
+                let verdict = Verdict::Undecided { until: None };
+                plan.steps.push(Step::Tell { machine: Arc::clone(machine), verdict, wish: Wish::TakenBack });
+            }
+            continue;
+        }
+        let name = machine.metadata.name.clone().unwrap_or_default();
+        if is_deleting(&machine.metadata) {
+            plan.going.push(name);
             continue;
         }
         let verdict = judge(observed, cluster, machine);
@@ -91,13 +146,64 @@ pub fn plan(observed: &Observed) -> Plan {
             Verdict::Unhealthy { .. } => plan.unhealthy += 1,
             Verdict::Undecided { until } => plan.again_at = [plan.again_at, *until].into_iter().flatten().min(),
         }
-        if is_untold(machine, &verdict) {
-            plan.steps.push(Step::Tell { machine: Arc::clone(machine), verdict: verdict.clone() });
-        }
-        plan.verdicts.push((machine.metadata.name.clone().unwrap_or_default(), verdict));
+        plan.verdicts.push((name, verdict));
     }
-    plan.allowed = allowed(check, plan.verdicts.len(), plan.unhealthy);
+    let total = plan.total();
+    plan.allowed = allowed(check, total, total.saturating_sub(plan.healthy));
+    ask(observed, &mut plan);
     plan
+}
+
+impl Plan {
+    /// Machines that the check is about.
+    pub fn total(&self) -> i32 {
+        i32::try_from(self.verdicts.len().saturating_add(self.going.len())).unwrap_or(i32::MAX)
+    }
+}
+
+/// Tells the verdicts, and asks for what may be done about them.
+fn ask(observed: &Observed, plan: &mut Plan) {
+    let mut steps = Vec::new();
+    for (name, verdict) in &plan.verdicts {
+        let Some(machine) = observed.machines.iter().find(|machine| machine.metadata.name.as_ref() == Some(name)) else { continue };
+        let request = observed.requests.get(name).filter(|request| !request.is_deleting());
+        let wish = match verdict {
+            Verdict::Healthy if remediation::condition(machine, OWNER).is_some() => Wish::TakenBack,
+            Verdict::Unhealthy { .. } if plan.allowed.is_none() && remediation::is_asked_and_not_begun(machine) => Wish::TakenBack,
+            Verdict::Unhealthy { .. } if plan.allowed.is_some() && observed.template == Template::None => {
+                // One that is under way is its owner's to complete.
+                let is_open = remediation::condition(machine, OWNER).is_none_or(|asked| asked.status == Status::True);
+                if is_open { Wish::Asked } else { Wish::AsItIs }
+            }
+            _ => Wish::AsItIs,
+        };
+        if wish != Wish::AsItIs || is_untold(machine, verdict) {
+            steps.push(Step::Tell { machine: Arc::clone(machine), verdict: verdict.clone(), wish });
+        }
+        match (verdict, request) {
+            (Verdict::Healthy, Some(request)) => steps.push(Step::EndRequest { request: Arc::clone(request) }),
+            (Verdict::Unhealthy { .. }, None) if plan.allowed.is_some() && observed.template == Template::There => {
+                steps.push(Step::Request { machine: Arc::clone(machine) });
+            }
+            _ => {}
+        }
+    }
+    plan.steps.extend(steps);
+}
+
+/// What the reference to a template leads to, in words when it is unusable.
+pub fn template_of(found: &Referenced) -> Template {
+    match found {
+        Referenced::None => Template::None,
+        Referenced::Missing { kind, name } => Template::Unusable(format!("{kind} {name} does not exist")),
+        Referenced::Found(object) if object.is_deleting() => {
+            Template::Unusable(format!("{} {} is being deleted", object.kind, object.metadata.name.as_deref().unwrap_or_default()))
+        }
+        Referenced::Found(object) if kind_of(&object.kind) == object.kind => {
+            Template::Unusable(format!("{} is no kind of templates: its name does not end in Template", object.kind))
+        }
+        Referenced::Found(_) => Template::There,
+    }
 }
 
 fn is_unclaimed(check: &MachineHealthCheck, cluster: &Cluster) -> bool {
@@ -111,7 +217,7 @@ fn is_skipped(machine: &Machine) -> bool {
 }
 
 fn is_untold(machine: &Machine, verdict: &Verdict) -> bool {
-    let told = machine.status.as_ref().and_then(|status| get(&status.conditions, "HealthCheckSucceeded"));
+    let told = remediation::condition(machine, HEALTHY);
     match verdict {
         Verdict::Healthy => told.is_none_or(|told| told.status != Status::True),
         Verdict::Unhealthy { reason, message } => {
@@ -130,6 +236,13 @@ fn judge(observed: &Observed, cluster: &Cluster, machine: &Machine) -> Verdict {
     if marked {
         let message = format!("marked for replacement by the annotation {}", annotations::REMEDIATE_MACHINE);
         return Verdict::Unhealthy { reason: "HasRemediateMachineAnnotation", message };
+    }
+    let legacy = machine.status.as_ref().map(|status| &status.deprecated.v1beta1);
+    if let Some((reason, message)) = legacy.map(|legacy| (legacy.failure_reason.as_deref(), legacy.failure_message.as_deref()))
+        && (reason.is_some() || message.is_some())
+    {
+        let message = [reason, message].into_iter().flatten().collect::<Vec<_>>().join(": ");
+        return Verdict::Unhealthy { reason: "MachineHasFailure", message: format!("the machine has failed for good: {message}") };
     }
     let status = cluster.status.as_ref();
     let initialized = status.and_then(|status| get(&status.conditions, "ControlPlaneInitialized"));
@@ -203,8 +316,7 @@ fn startup(observed: &Observed, cluster: &Cluster, machine: &Machine) -> Verdict
 }
 
 /// How many unhealthy Machines may be replaced; none when there are more than the check allows (or it is out of its range).
-fn allowed(check: &MachineHealthCheck, total: usize, unhealthy: i32) -> Option<i32> {
-    let total = i32::try_from(total).unwrap_or(i32::MAX);
+fn allowed(check: &MachineHealthCheck, total: i32, unhealthy: i32) -> Option<i32> {
     let trigger = &check.spec.remediation.trigger_if;
     if let Some((least, most)) = trigger.unhealthy_in_range.as_deref().and_then(range) {
         let is_inside = (least..=most).contains(&unhealthy);

@@ -3,7 +3,7 @@
 use api::cluster::MachineHealthCheckStatus;
 use api::conditions::{self, Severity};
 
-use super::plan::{Observed, Plan};
+use super::plan::{Observed, Plan, Template};
 use crate::status::set_paused;
 
 /// Computes the status from the old one and what was found.
@@ -16,19 +16,21 @@ pub fn status(observed: &Observed, plan: &Plan) -> MachineHealthCheckStatus {
         return status;
     }
     status.observed_generation = generation;
-    status.expected_machines = Some(i32::try_from(plan.verdicts.len()).unwrap_or(i32::MAX));
+    status.expected_machines = Some(plan.total());
     status.current_healthy = Some(plan.healthy);
     status.remediations_allowed = Some(plan.allowed.unwrap_or(0));
-    status.targets = plan.verdicts.iter().map(|(name, _)| name.clone()).collect();
+    status.targets = plan.verdicts.iter().map(|(name, _)| name).chain(&plan.going).cloned().collect();
+    status.targets.sort();
+    template(observed, &mut status);
     let list = &mut status.deprecated.v1beta1.conditions;
     if plan.allowed.is_some() {
         conditions::set_legacy(list, conditions::legacy_true("RemediationAllowed"), now);
         conditions::set(&mut status.conditions, conditions::new("RemediationAllowed", true, "RemediationAllowed", ""), generation, now);
     } else {
-        let (total, limit) = (plan.verdicts.len(), limit(observed));
+        let (total, limit) = (plan.total(), limit(observed));
         let message = format!(
             "Remediation is not allowed, the number of not started or unhealthy machines exceeds {limit} (total: {total}, unhealthy: {})",
-            plan.unhealthy
+            total.saturating_sub(plan.healthy)
         );
         let told = conditions::legacy_false("RemediationAllowed", "TooManyUnhealthy", Severity::Warning, message.clone());
         conditions::set_legacy(list, told, now);
@@ -36,6 +38,29 @@ pub fn status(observed: &Observed, plan: &Plan) -> MachineHealthCheckStatus {
         conditions::set(&mut status.conditions, told, generation, now);
     }
     status
+}
+
+/// Whether the template that is named can be used; nothing where none is.
+fn template(observed: &Observed, status: &mut MachineHealthCheckStatus) {
+    const TYPE: &str = "ExternalRemediationTemplateAvailable";
+    let (generation, now) = (observed.check.metadata.generation, observed.now);
+    let list = &mut status.deprecated.v1beta1.conditions;
+    match &observed.template {
+        Template::None => {
+            list.retain(|condition| condition.type_ != TYPE);
+            conditions::remove(&mut status.conditions, TYPE);
+        }
+        Template::There => {
+            conditions::set_legacy(list, conditions::legacy_true(TYPE), now);
+            conditions::set(&mut status.conditions, conditions::new(TYPE, true, TYPE, ""), generation, now);
+        }
+        Template::Unusable(why) => {
+            let reason = "ExternalRemediationTemplateNotFound";
+            let message = format!("{why}; no Machine is replaced before that is mended, or remediation.templateRef is taken out");
+            conditions::set_legacy(list, conditions::legacy_false(TYPE, reason, Severity::Error, message.clone()), now);
+            conditions::set(&mut status.conditions, conditions::new(TYPE, false, reason, message), generation, now);
+        }
+    }
 }
 
 fn limit(observed: &Observed) -> String {

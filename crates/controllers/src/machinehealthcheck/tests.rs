@@ -1,5 +1,6 @@
 //! Every verdict of a MachineHealthCheck, and what it tells.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::cluster::{Cluster, Machine, MachineHealthCheck};
@@ -9,8 +10,9 @@ use k8s_openapi::api::core::v1::Node;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::plan::{Observed, Plan, Step, Verdict, plan};
+use super::plan::{Observed, Plan, Step, Template, Verdict, Wish, plan, template_of};
 use super::status::status;
+use crate::contract::{External, Referenced};
 use crate::workload::Connection;
 
 fn read<T: DeserializeOwned>(value: Value) -> Arc<T> {
@@ -64,6 +66,8 @@ fn observed(machines: Vec<Arc<Machine>>, nodes: Vec<Arc<Node>>) -> Observed {
         machines,
         connection: Connection::Connected { since: at("08:00:00") },
         nodes,
+        template: Template::None,
+        requests: BTreeMap::new(),
         now: at("09:00:00"),
     }
 }
@@ -172,4 +176,116 @@ fn too_many_unhealthy_ones_are_told() {
     assert_eq!(allowed(json!({"unhealthyLessThanOrEqualTo": null}), 5, 0).0, Some(0));
     assert_eq!(allowed(json!({"unhealthyInRange": "[2-3]"}), 5, 3).0, Some(1));
     assert_eq!(allowed(json!({"unhealthyInRange": "[2-3]"}), 5, 4).0, None);
+}
+
+/// What is asked about each Machine, in their order.
+fn wishes(observed: &Observed) -> Vec<Wish> {
+    let told = |step: &Step| if let Step::Tell { wish, .. } = step { Some(*wish) } else { None };
+    plan(observed).steps.iter().filter_map(told).collect()
+}
+
+fn asked(reason: &str) -> Value {
+    let mut owner = holds("OwnerRemediated", "False", "08:58:00");
+    owner["reason"] = json!(reason);
+    json!({"status": {"conditions": [holds("HealthCheckSucceeded", "False", "08:58:00"), owner]}})
+}
+
+fn with_limit(limit: &Value, observed: Observed) -> Observed {
+    let check = check(&json!({"spec": {"remediation": {"triggerIf": {"unhealthyLessThanOrEqualTo": limit}}}}));
+    Observed { check, ..observed }
+}
+
+#[test]
+fn the_owner_is_asked_within_the_limit_and_what_it_has_begun_is_its_own() {
+    let ill = |change: &Value, limit: &Value| with_limit(limit, observed(vec![machine("a", change)], vec![]));
+    assert_eq!(wishes(&ill(&json!({}), &json!(1))), [Wish::Asked]);
+    assert_eq!(wishes(&ill(&json!({}), &json!(0))), [Wish::AsItIs], "unhealthy is told, nothing is asked");
+    for reason in ["WaitingForRemediation", "RemediationDeferred", "CannotBeRemediated", "RetryLimitReached"] {
+        assert_eq!(wishes(&ill(&asked(reason), &json!(1))), [Wish::AsItIs], "{reason}");
+        assert_eq!(wishes(&ill(&asked(reason), &json!(0))), [Wish::TakenBack], "{reason}: others became unhealthy since");
+    }
+    assert_eq!(wishes(&ill(&asked("MachineDeleting"), &json!(0))), [Wish::AsItIs], "too late");
+    // Done before, and unhealthy again.
+    let mut done = asked("x");
+    done["status"]["conditions"][1]["status"] = json!("True");
+    assert_eq!(wishes(&ill(&done, &json!(1))), [Wish::Asked]);
+}
+
+#[test]
+fn what_was_asked_is_taken_back_when_it_is_needed_no_longer() {
+    let well = observed(vec![machine("a", &asked("WaitingForRemediation"))], vec![node("a", "True", "08:00:00")]);
+    assert_eq!(wishes(&well), [Wish::TakenBack]);
+    let mut skipped = asked("RemediationDeferred");
+    skipped["metadata"] = json!({"annotations": {"cluster.x-k8s.io/skip-remediation": ""}});
+    let skipped = observed(vec![machine("a", &skipped)], vec![]);
+    assert_eq!((wishes(&skipped), plan(&skipped).verdicts), (vec![Wish::TakenBack], Vec::new()));
+    // Not known how it is: it stays asked for.
+    let away = Observed { connection: Connection::Waiting { on: "x".into() }, ..observed(vec![machine("a", &asked("x"))], vec![]) };
+    assert_eq!(wishes(&away), []);
+    let mut paused = asked("WaitingForRemediation");
+    paused["metadata"] = json!({"annotations": {"cluster.x-k8s.io/paused": ""}});
+    assert_eq!(plan(&observed(vec![machine("a", &paused)], vec![])).steps, []);
+}
+
+#[test]
+fn what_is_not_started_and_what_is_being_deleted_counts_against_the_limit() {
+    let going = || machine("g", &json!({"metadata": {"deletionTimestamp": "2026-03-01T08:00:00Z"}}));
+    let fresh = || machine("f", &json!({"metadata": {"creationTimestamp": "2026-03-01T08:59:00Z"}, "status": {"nodeRef": null}}));
+    let with = |limit: i32, other: Arc<Machine>| {
+        let machines = vec![machine("a", &json!({})), machine("b", &json!({})), other];
+        with_limit(&json!(limit), observed(machines, vec![node("b", "True", "08:00:00")]))
+    };
+    for other in [going(), fresh()] {
+        assert_eq!((plan(&with(1, other.clone())).allowed, plan(&with(2, other.clone())).allowed), (None, Some(0)));
+        let observed = with(1, other);
+        let planned = plan(&observed);
+        let told = status(&observed, &planned);
+        assert_eq!((told.expected_machines, told.current_healthy, told.targets.len()), (Some(3), Some(1), 3));
+        assert!(get(&told.conditions, "RemediationAllowed").unwrap().message.ends_with("(total: 3, unhealthy: 2)"));
+    }
+}
+
+#[test]
+fn a_machine_that_failed_for_good_is_unhealthy_at_once() {
+    let failed = json!({"status": {"deprecated": {"v1beta1": {"failureReason": "VirtualMachineGone", "failureMessage": "no VM"}}}});
+    let ill = observed(vec![machine("a", &failed)], vec![node("a", "True", "08:00:00")]);
+    assert_eq!(verdict(&ill), unhealthy("MachineHasFailure", "the machine has failed for good: VirtualMachineGone: no VM"));
+}
+
+#[test]
+fn a_template_that_is_named_replaces_from_outside_or_says_why_not() {
+    let found = |kind: &str, change: Value| {
+        let mut value = json!({"kind": kind, "metadata": {"name": "t"}});
+        json_patch::merge(&mut value, &change);
+        Referenced::Found(read::<External>(value))
+    };
+    assert_eq!(template_of(&Referenced::None), Template::None);
+    assert_eq!(template_of(&found("RebootTemplate", json!({}))), Template::There);
+    for (reference, why) in [
+        (Referenced::Missing { kind: "RebootTemplate".into(), name: "t".into() }, "RebootTemplate t does not exist"),
+        (found("RebootTemplate", json!({"metadata": {"deletionTimestamp": "2026-03-01T08:00:00Z"}})), "RebootTemplate t is being deleted"),
+        (found("Reboot", json!({})), "Reboot is no kind of templates: its name does not end in Template"),
+    ] {
+        assert_eq!(template_of(&reference), Template::Unusable(why.to_owned()));
+    }
+    let ill = with_limit(&json!(1), observed(vec![machine("a", &json!({}))], vec![]));
+    let with = |template: Template| Observed { template, ..ill.clone() };
+    let requests = |observed: &Observed| {
+        plan(observed).steps.iter().filter(|step| matches!(step, Step::Request { .. } | Step::EndRequest { .. })).count()
+    };
+    assert_eq!((wishes(&with(Template::There)), requests(&with(Template::There))), (vec![Wish::AsItIs], 1));
+    let unusable = with(Template::Unusable("the API serves no kind X".into()));
+    assert_eq!((wishes(&unusable), requests(&unusable)), (vec![Wish::AsItIs], 0), "and the owner is not asked instead");
+    let told = status(&unusable, &plan(&unusable));
+    let condition = get(&told.conditions, "ExternalRemediationTemplateAvailable").unwrap();
+    assert_eq!((condition.status, condition.reason.as_str()), (Status::False, "ExternalRemediationTemplateNotFound"));
+    assert!(condition.message.starts_with("the API serves no kind X; no Machine is replaced before"), "{}", condition.message);
+    let plain = Observed { check: read(json!({"metadata": {"name": "h"}, "spec": {}, "status": told})), ..with(Template::None) };
+    assert_eq!(get(&status(&plain, &plan(&plain)).conditions, "ExternalRemediationTemplateAvailable"), None);
+    // Made once; ended when the Machine is well.
+    let request = read::<External>(json!({"kind": "Reboot", "metadata": {"name": "a"}}));
+    let made = Observed { requests: [("a".to_owned(), request)].into(), ..with(Template::There) };
+    assert_eq!(requests(&made), 0);
+    let well = Observed { nodes: vec![node("a", "True", "08:00:00")], ..made };
+    assert!(matches!(plan(&well).steps.as_slice(), [Step::Tell { .. }, Step::EndRequest { .. }]));
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use api::cluster::{Machine, MachineSet};
 use api::conditions;
 use api::meta::ContractReference;
-use api::names::{finalizers, labels};
+use api::names::{annotations, finalizers, labels};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::api::PropagationPolicy;
@@ -19,6 +19,7 @@ use crate::clone::{self, kind_of};
 use crate::contract::Referenced;
 use crate::edit::{Edit, controller_of, owner_of};
 use crate::naming::{self, PLANNED_MACHINES};
+use crate::remediation::{self, EXHAUSTED, OWNER};
 
 /// The writers that steps go through.
 #[derive(Clone, Debug)]
@@ -90,6 +91,31 @@ impl Act {
                 let name = machine.metadata.name.clone().unwrap_or_default();
                 self.recorder.event(&set.object_ref(&()), EventType::Normal, "SuccessfulDelete", format!("Deleted machine {name:?}"));
                 ("delete-machine", Some(name))
+            }
+            Step::StoreRounds(rounds) => {
+                let edit = Edit::of(&set.metadata);
+                let edit = match rounds {
+                    Some(rounds) => edit.annotation(annotations::REMEDIATION_ROUNDS, &rounds.to_string()),
+                    None => edit.without_annotation(annotations::REMEDIATION_ROUNDS),
+                };
+                edit.apply(&self.sets).await?;
+                ("store-rounds", rounds.map(|rounds| rounds.count.to_string()))
+            }
+            Step::TellRemediation { machine, reason, message } => {
+                self.tell_remediation(machine, reason, message, observed).await?;
+                if *reason == EXHAUSTED && remediation::condition(machine, OWNER).is_none_or(|told| told.reason != EXHAUSTED) {
+                    self.recorder.event(&set.object_ref(&()), EventType::Warning, EXHAUSTED, message.clone());
+                }
+                ("tell-remediation", machine.metadata.name.clone())
+            }
+            Step::Remediate(machine) => {
+                let (reason, message) = super::remediation::deleting(machine);
+                self.tell_remediation(machine, reason, &message, observed).await?;
+                self.machines.delete(&machine.metadata, Some(PropagationPolicy::Background)).await?;
+                let name = machine.metadata.name.clone().unwrap_or_default();
+                let text = format!("Deleted unhealthy machine {name:?}: {message}");
+                self.recorder.event(&set.object_ref(&()), EventType::Normal, "SuccessfulRemediation", text);
+                ("remediate-machine", Some(name))
             }
             Step::SyncMachine(machine, patch) => {
                 self.machines.merge(&ObjectKey::of(&machine.metadata), patch.clone()).await?;
@@ -176,6 +202,14 @@ impl Act {
             owner: controller_of(machine),
         };
         clone::create(&self.wiring.externals, &request).await?;
+        Ok(())
+    }
+
+    async fn tell_remediation(&self, machine: &Machine, reason: &str, message: &str, observed: &Observed) -> Result<(), Error> {
+        let Some(latest) = self.machines.get(&ObjectKey::of(&machine.metadata)) else { return Ok(()) };
+        let mut status = latest.status.clone().unwrap_or_default();
+        remediation::tell(&mut status, reason, message, latest.metadata.generation, observed.now);
+        crate::status::patch(&self.machines, &*latest, latest.status.as_ref(), &status).await?;
         Ok(())
     }
 

@@ -2,6 +2,9 @@
 
 mod act;
 pub mod plan;
+pub mod remediation;
+#[cfg(test)]
+mod remediation_tests;
 pub mod status;
 #[cfg(test)]
 mod tests;
@@ -12,6 +15,7 @@ use std::time::Duration;
 
 use api::cluster::{Cluster, Machine, MachineDeployment, MachineSet};
 use async_trait::async_trait;
+use jiff::SignedDuration;
 use runtime::reconcile::{Action, Error, ObjectKey, Reconciler, Store};
 
 use crate::contract::ExternalKey;
@@ -173,7 +177,8 @@ impl Reconciler for MachineSets {
         let written = crate::status::patch(&self.store, &*observed.set, old, &new).await;
         result?;
         written.map(drop).or_else(crate::status::unless_gone)?;
-        let again = plan.blocked.and_then(|blocked| blocked.again);
-        Ok(again.map_or(Action::Done, Action::RequeueAfter))
+        let later = [plan.blocked.and_then(|blocked| blocked.again), plan.again_after].into_iter().flatten().min();
+        let later = later.and_then(|later| observed.now.checked_add(SignedDuration::try_from(later).ok()?).ok());
+        Ok(Action::at([plan.again_at, later].into_iter().flatten().min(), observed.now))
     }
 }

@@ -4,7 +4,8 @@
 //! the names of its bootstrap and infrastructure objects in it, and then those objects are cloned. So the Machine is their intent: whoever comes back after a loss finds Machines without objects and clones what is missing, and nothing is
 //! ever left behind. (Upstream creates the objects first and has to clean up.)
 //!
-//! Numbers: never more Machines than wanted, those being deleted included; never fewer than wanted by our doing.
+//! Numbers: never more Machines than wanted, those being deleted included; never fewer than wanted by our doing, but for Machines that a health
+//! check asks to replace: those go first, and the next pass makes up for them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Map, Value, json};
 
+use super::remediation::{self, Rounds};
 use crate::contract::Referenced;
 use crate::edit::{controller_reference, has_finalizer, is_deleting, is_paused};
 use crate::machinedeployment::plan as deployment;
@@ -63,6 +65,16 @@ pub enum Step {
     CloneBootstrap(Arc<Machine>),
     CloneInfrastructure(Arc<Machine>),
     DeleteMachine(Arc<Machine>),
+    /// Store how often in a row replacements did not last; none: they do.
+    StoreRounds(Option<Rounds>),
+    /// Tell a Machine why it is not replaced now.
+    TellRemediation {
+        machine: Arc<Machine>,
+        reason: &'static str,
+        message: String,
+    },
+    /// Tell a Machine that it is replaced, then delete it.
+    Remediate(Arc<Machine>),
     /// Bring fields that change without replacement into a Machine.
     SyncMachine(Arc<Machine>, Value),
     /// Tell a Machine whether it has the wanted specification.
@@ -97,6 +109,10 @@ pub struct Plan {
     pub blocked: Option<Blocked>,
     /// Machines that have to go before a set that is being deleted.
     pub deletion_left: Option<usize>,
+    /// Look again at this time at the latest.
+    pub again_at: Option<Timestamp>,
+    /// Look again so much later, where no change may tell that it is time.
+    pub again_after: Option<Duration>,
 }
 
 /// Decides for one MachineSet.
@@ -132,6 +148,7 @@ pub fn plan(observed: &Observed) -> Plan {
         return plan;
     }
     scale(observed, &mut plan);
+    remediation::plan(observed, &mut plan);
     plan
 }
 
@@ -228,15 +245,7 @@ fn scale(observed: &Observed, plan: &mut Plan) {
         if is_left_to_the_next(observed) {
             return;
         }
-        let is_off =
-            observed.set.metadata.annotations.as_ref().is_some_and(|known| known.contains_key(annotations::DISABLE_MACHINE_CREATE));
-        let message = format!("annotation {} keeps Machines from being created", annotations::DISABLE_MACHINE_CREATE);
-        let off = is_off.then_some(Blocked { reason: "PreflightCheckFailed", message, again: None });
-        let blocked = off
-            .or_else(|| preflight(observed))
-            .or_else(|| blocked(&observed.bootstrap_template, "BootstrapTemplateCloningFailed"))
-            .or_else(|| blocked(&observed.infrastructure_template, "InfrastructureTemplateCloningFailed"));
-        match blocked {
+        match barrier(observed) {
             Some(blocked) => plan.blocked = Some(blocked),
             // Few at a time: what is wanted may change while they are made.
             None if planned.is_empty() => plan.steps.push(Step::PlanMachines { count: room.min(MOST_PLANNED) }),
@@ -249,6 +258,16 @@ fn scale(observed: &Observed, plan: &mut Plan) {
     for machine in order_of_going(&observed.set, &observed.machines).into_iter().take(surplus) {
         plan.steps.push(Step::DeleteMachine(machine));
     }
+}
+
+/// What keeps the set from making any Machine now.
+pub fn barrier(observed: &Observed) -> Option<Blocked> {
+    let is_off = observed.set.metadata.annotations.as_ref().is_some_and(|known| known.contains_key(annotations::DISABLE_MACHINE_CREATE));
+    let message = format!("annotation {} keeps Machines from being created", annotations::DISABLE_MACHINE_CREATE);
+    let off = is_off.then_some(Blocked { reason: "PreflightCheckFailed", message, again: None });
+    off.or_else(|| preflight(observed))
+        .or_else(|| blocked(&observed.bootstrap_template, "BootstrapTemplateCloningFailed"))
+        .or_else(|| blocked(&observed.infrastructure_template, "InfrastructureTemplateCloningFailed"))
 }
 
 /// Whether what is missing is made by the deployment's current set instead: Machines that somebody deletes are replaced by new ones.

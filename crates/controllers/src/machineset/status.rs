@@ -10,6 +10,7 @@ use api::conditions::{self, LegacyCondition, New, Severity, Status, get_legacy, 
 use super::plan::{Observed, Plan, machine_labels};
 use crate::aggregate::{self, Member, Reasons};
 use crate::edit::is_deleting;
+use crate::remediation::remediating;
 use crate::status::set_paused;
 
 const READY: Reasons = Reasons { good: "Ready", bad: "NotReady", unknown: "ReadyUnknown", none: "NoReplicas" };
@@ -176,13 +177,12 @@ fn current(observed: &Observed, plan: &Plan, status: &mut MachineSetStatus) {
     let (present, wanted) = (count(&observed.machines, |_| true), wanted(observed));
     let members: Vec<Member<'_>> = observed.machines.iter().map(member).collect();
     let blocked = plan.blocked.as_ref().map(|blocked| blocked.message.as_str());
-    let remediating = Reasons { good: "Remediating", bad: "NotRemediating", unknown: "", none: "" };
     let all = [
         scaling_up(present, wanted, blocked),
         scaling_down(present, wanted),
         aggregate::all("MachinesReady", "Ready", &members, READY),
         aggregate::all("MachinesUpToDate", "UpToDate", &members, UP_TO_DATE),
-        aggregate::any("Remediating", "Remediating", &members, remediating),
+        remediating(&observed.machines),
         deleting(plan.deletion_left),
     ];
     for condition in all {

@@ -15,7 +15,7 @@ use super::status::status;
 use crate::contract::{External, Referenced};
 use crate::naming::PLANNED_MACHINES;
 
-fn read<T: DeserializeOwned>(value: Value) -> Arc<T> {
+pub fn read<T: DeserializeOwned>(value: Value) -> Arc<T> {
     Arc::new(serde_json::from_value(value).unwrap())
 }
 
@@ -27,7 +27,7 @@ fn going() -> Value {
     json!({"metadata": {"deletionTimestamp": "2026-03-01T08:00:00Z"}})
 }
 
-fn template(kind: &str, change: &Value) -> Referenced {
+pub fn template(kind: &str, change: &Value) -> Referenced {
     let mut value = json!({"kind": kind, "metadata": {"name": "t", "ownerReferences": [{"apiVersion": "x/v1", "kind": "Cluster", "name": "c", "uid": "c"}]}});
     json_patch::merge(&mut value, change);
     Referenced::Found(read::<External>(value))
@@ -37,7 +37,7 @@ fn missing(kind: &str) -> Referenced {
     Referenced::Missing { kind: kind.into(), name: "x".into() }
 }
 
-fn set(change: &Value) -> Arc<MachineSet> {
+pub fn set(change: &Value) -> Arc<MachineSet> {
     let mut value = json!({"metadata": {"name": "s", "namespace": "n", "uid": "s", "generation": 1, "finalizers": ["cluster.x-k8s.io/machineset"],
             "labels": {"cluster.x-k8s.io/cluster-name": "c", "cluster.x-k8s.io/deployment-name": "d"},
             "ownerReferences": [{"apiVersion": "x/v1", "kind": "MachineDeployment", "name": "d", "uid": "d", "controller": true}]},
@@ -49,7 +49,7 @@ fn set(change: &Value) -> Arc<MachineSet> {
 }
 
 /// A Machine of the set as it should be, running.
-fn machine(name: &str, change: &Value) -> Arc<Machine> {
+pub fn machine(name: &str, change: &Value) -> Arc<Machine> {
     let ready = |type_: &str| json!({"type": type_, "status": "True", "reason": "Yes", "message": "", "lastTransitionTime": "2026-03-01T08:00:00Z"});
     let mut value = serde_json::to_value(super::new_machine(&set(&json!({})), "x")).unwrap();
     value["metadata"]["name"] = json!(name);
@@ -60,7 +60,7 @@ fn machine(name: &str, change: &Value) -> Arc<Machine> {
     read(value)
 }
 
-fn observed(machines: Vec<Arc<Machine>>) -> Observed {
+pub fn observed(machines: Vec<Arc<Machine>>) -> Observed {
     let found = || (template("TalosConfig", &json!({})), template("VSphereMachine", &json!({})));
     let objects: BTreeMap<String, (Referenced, Referenced)> =
         machines.iter().map(|machine| (machine.metadata.name.clone().unwrap(), found())).collect();

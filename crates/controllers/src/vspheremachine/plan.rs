@@ -22,6 +22,9 @@ use super::status::PROVISIONED;
 use crate::controlplane::is_control_plane;
 use crate::edit::{has_finalizer, is_deleting, owner_of};
 
+/// The reason that is told when the VSphereVM was there and is gone.
+pub const OBJECT_LOST: &str = "VSphereVMGone";
+
 /// What is known when a VSphereMachine is planned.
 #[derive(Clone, Debug)]
 pub struct Observed {
@@ -100,7 +103,7 @@ pub fn plan(observed: &Observed) -> Plan {
         // It was there: a machine that is gone is replaced with its Machine, never made again.
         None if observed.object.spec.provider_id.is_some() => {
             let message = "the VSphereVM of this machine is gone and is not made again: delete the Machine to have it replaced".to_owned();
-            plan.waiting = Some(Waiting { reason: "VSphereVMGone", message });
+            plan.waiting = Some(Waiting { reason: OBJECT_LOST, message });
         }
         None => match new_vm(observed) {
             Ok(vm) => plan.steps.push(Step::CreateVm(Box::new(vm))),

@@ -6,15 +6,18 @@ use api::meta::{MachineAddress, MachineAddressType};
 use jiff::SignedDuration;
 use runtime::reconcile::Wait;
 
-use super::plan::{Observed, Plan, provider_id};
+use super::plan::{OBJECT_LOST, Observed, Plan, provider_id};
 use crate::edit::is_deleting;
 use crate::status::set_paused;
+use crate::vspherevm::plan::VM_LOST;
 
 /// How long a VSphereVM may take to tell of itself.
 pub const SILENCE: SignedDuration = SignedDuration::from_secs(2);
 /// The condition that tells how far the machine is.
 pub const PROVISIONED: &str = "VirtualMachineProvisioned";
 const LEGACY_PROVISIONED: &str = "VMProvisioned";
+/// Reason of the failure that is told of a machine that is gone.
+pub const LOST: &str = "VirtualMachineLost";
 
 /// Computes the status from the old one and what was observed.
 pub fn status(observed: &Observed, plan: &Plan) -> VSphereMachineStatus {
@@ -28,6 +31,9 @@ pub fn status(observed: &Observed, plan: &Plan) -> VSphereMachineStatus {
     if let Some(vm) = &observed.vm {
         of_vm(vm, object.spec.provider_id.as_deref(), &mut status);
     }
+    let failure = lost(observed, plan);
+    status.deprecated.v1beta1.failure_reason = failure.as_ref().map(|_| LOST.to_owned());
+    status.deprecated.v1beta1.failure_message = failure;
     let list = &mut status.deprecated.v1beta1.conditions;
     if !is_silent(observed) || conditions::get(&status.conditions, PROVISIONED).is_none() {
         let (condition, legacy) = provisioned(observed, plan);
@@ -47,6 +53,17 @@ pub fn status(observed: &Observed, plan: &Plan) -> VSphereMachineStatus {
         conditions::set_legacy(list, ready, now);
     }
     status
+}
+
+/// Why the machine can never run again: it is gone, and is not made again.
+fn lost(observed: &Observed, plan: &Plan) -> Option<String> {
+    if is_deleting(&observed.object.metadata) {
+        return None;
+    }
+    let vm = observed.vm.as_ref().filter(|vm| !is_deleting(&vm.metadata));
+    let told = vm.and_then(|vm| conditions::get(&vm.status.as_ref()?.conditions, PROVISIONED));
+    let told = told.filter(|told| told.status == Status::False && told.reason == VM_LOST).map(|told| told.message.clone());
+    told.or_else(|| plan.waiting.as_ref().filter(|waiting| waiting.reason == OBJECT_LOST).map(|waiting| waiting.message.clone()))
 }
 
 /// Whether the VSphereVM was made a moment ago and has told nothing yet: that is no news.
@@ -144,6 +161,33 @@ mod tests {
         let addresses: Vec<_> = status.addresses.iter().map(|address| (address.type_, address.address.as_str())).collect();
         assert_eq!(addresses, [(MachineAddressType::ExternalIP, "10.0.0.1"), (MachineAddressType::InternalDNS, "m")]);
         assert!(conditions::is_true(&status.conditions, "Ready"));
+    }
+
+    #[test]
+    fn a_machine_that_is_gone_has_failed_for_good() {
+        let gone = |reason: &str| {
+            let mut vm = VSphereVM::default();
+            let theirs = vm.status.get_or_insert_default();
+            conditions::set(&mut theirs.conditions, conditions::new(PROVISIONED, false, reason, "no VM"), None, Timestamp::UNIX_EPOCH);
+            observed(Some(vm))
+        };
+        let failure = |observed: &Observed| {
+            let legacy = status(observed, &plan(observed)).deprecated.v1beta1;
+            legacy.failure_reason.zip(legacy.failure_message)
+        };
+        assert_eq!(failure(&gone(VM_LOST)), Some((LOST.to_owned(), "no VM".to_owned())));
+        assert_eq!(failure(&gone("PoweringOnFailed")), None, "that may pass");
+        let (reason, message) = failure(&observed(None)).unwrap();
+        assert!(reason == LOST && message.contains("VSphereVM of this machine is gone"), "{message}");
+        // One that goes with its Machine is no failure, and one that is there again is none any more.
+        let mut going = gone(VM_LOST);
+        Arc::make_mut(&mut going.object).metadata.deletion_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH));
+        assert_eq!(failure(&going), None);
+        let mut back = gone("Provisioned");
+        let was = Arc::make_mut(&mut back.object).status.get_or_insert_default();
+        was.deprecated.v1beta1.failure_reason = Some(LOST.to_owned());
+        assert_eq!(failure(&back), None);
     }
 
     #[test]

@@ -42,6 +42,9 @@ pub const ADDRESSES: &str = "IPAddressClaimsFulfilled";
 pub const SOFT_POWER_OFF: &str = "GuestSoftPowerOffSucceeded";
 pub const SOFT_IN_PROGRESS: &str = "GuestSoftPowerOffInProgress";
 
+/// Upstream's word for a machine that was there and is gone.
+pub const VM_LOST: &str = "NotFoundByBIOSUUID";
+
 /// How long after a failed task the next attempt comes, at least.
 pub(super) const TASK_RETRY: Duration = Duration::from_secs(60);
 /// How often an outcome that nothing tells of is looked up.
@@ -396,7 +399,7 @@ fn gone(vm: &VSphereVM, plan: &mut Plan) {
         "virtual machine {}{reference} no longer exists in vCenter; it is not made again: delete its Machine to have it replaced",
         name(vm)
     );
-    plan.warns("NotFoundByBIOSUUID", message);
+    plan.warns(VM_LOST, message);
 }
 
 /// Sees to the claims. Whether all of them have their address.

@@ -400,10 +400,14 @@ async fn manifests_are_applied_once_when_the_cluster_answers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unhealthy_node_is_found_when_its_time_is_up() {
+async fn an_unhealthy_node_is_found_when_its_time_is_up_and_its_machine_replaced() {
     let (world, _) = up(1, 3).await;
     let names = world.workload.names(&World::key());
     let worker = names.iter().find(|name| name.contains("workers")).unwrap();
+    let machine = |world: &World| world.machines().into_iter().find(|machine| machine["metadata"]["name"] == worker.as_str());
+    // Keeps it in sight.
+    let hook = "pre-drain.delete.hook.machine.cluster.x-k8s.io/look";
+    world.merge(&machine(&world).unwrap(), &json!({"metadata": {"annotations": {hook: ""}}})).await;
     let at = world.now().to_string();
     let bad = json!({"status": {"conditions": [{"type": "Ready", "status": "Unknown", "lastTransitionTime": at, "message": "no news"}]}});
     world.workload.change(&World::key(), worker, &bad);
@@ -411,10 +415,16 @@ async fn an_unhealthy_node_is_found_when_its_time_is_up() {
     let check = |world: &World| only(&world.all("cluster.x-k8s.io", "machinehealthchecks")).clone();
     assert_eq!((&check(&world)["status"]["currentHealthy"], &check(&world)["status"]["expectedMachines"]), (&json!(2), &json!(3)));
     world.pass(20).await;
-    let machine = world.machines().into_iter().find(|machine| machine["metadata"]["name"] == worker.as_str()).unwrap();
-    let told = condition(&machine, "HealthCheckSucceeded");
+    let ill = machine(&world).unwrap();
+    assert!(ill["metadata"]["deletionTimestamp"].is_string());
+    let asked = condition(&ill, "OwnerRemediated");
+    assert_eq!((&asked["status"], &asked["reason"]), (&json!("False"), &json!("MachineDeleting")));
+    let told = condition(&ill, "HealthCheckSucceeded");
     assert_eq!((&told["status"], &told["reason"]), (&json!("False"), &json!("UnhealthyNode")));
     assert_eq!(told["message"], "Condition Ready on Node is Unknown for more than 300 s");
     assert_eq!(condition(&check(&world), "RemediationAllowed")["status"], "True");
-    assert_eq!(world.machines().len(), 4, "nothing is replaced by this version");
+    assert_eq!(world.machines().len(), 4, "none is made before it is gone");
+    world.merge(&ill, &json!({"metadata": {"annotations": {hook: null}}})).await;
+    world.pass(60).await;
+    assert_eq!((machine(&world), world.machines().len()), (None, 4));
 }

@@ -159,6 +159,8 @@ impl World {
         self.token.cancel();
         drop(self.running.take());
         self.server.crash();
+        // A new process draws other numbers.
+        self.seams.random = self.seams.random.child("the next life");
         let (server, running, token) = Self::host(&self.journal, &self.seams, &self.watch, &self.requests, true).await;
         self.server = server;
         self.running = Some(running);

@@ -1,0 +1,406 @@
+//! What becomes of machines that are unhealthy, lost, switched off or set back by hand, and of Nodes that something holds back.
+//!
+//! Worlds on paused time, with the rule checker beside them and restarts in the middle. A person acts in vCenter as with its client; what is
+//! seen is the world, the conditions of Machines and of their health check, events, and what `describe` says.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use simulator::hooks::{self, Phase, Verdict};
+
+use super::drains::{merge, pass, workload};
+use super::world::{Setup, World, run};
+
+const GROUP: &str = "/apis/cluster.x-k8s.io/v1beta2/namespaces/default";
+const SKIP: &str = "cluster.x-k8s.io/skip-remediation";
+const REMEDIATE: &str = "cluster.x-k8s.io/remediate-machine";
+const ROUNDS: &str = "talosphere.dev/remediation-rounds";
+
+async fn up(seed: u64, workers: u32) -> World {
+    let world = World::start(&Setup::new(seed, 1, workers)).await;
+    world.up().await.unwrap_or_else(|problem| panic!("{problem}\n{}", world.log()));
+    world
+}
+
+async fn list(world: &World, plural: &str) -> Vec<Value> {
+    world.api().get(&format!("{GROUP}/{plural}")).await.unwrap().unwrap()["items"].as_array().unwrap().clone()
+}
+
+fn name(object: &Value) -> String {
+    object["metadata"]["name"].as_str().unwrap().to_owned()
+}
+
+/// The workers' Machines, by name.
+async fn workers(world: &World) -> Vec<Value> {
+    list(world, "machines").await.into_iter().filter(|machine| name(machine).starts_with("demo-workers")).collect()
+}
+
+async fn names(world: &World) -> BTreeSet<String> {
+    workers(world).await.iter().map(name).collect()
+}
+
+async fn worker(world: &World, wanted: &str) -> Option<Value> {
+    workers(world).await.into_iter().find(|machine| name(machine) == wanted)
+}
+
+fn condition<'a>(object: &'a Value, type_: &str) -> &'a Value {
+    object["status"]["conditions"].as_array().and_then(|all| all.iter().find(|one| one["type"] == type_)).unwrap_or(&Value::Null)
+}
+
+fn holds(object: &Value, type_: &str) -> bool {
+    condition(object, type_)["status"] == "True"
+}
+
+/// Reason and message of a condition.
+fn told(object: &Value, type_: &str) -> (String, String) {
+    let found = condition(object, type_);
+    (found["reason"].as_str().unwrap_or_default().to_owned(), found["message"].as_str().unwrap_or_default().to_owned())
+}
+
+async fn check(world: &World) -> Value {
+    list(world, "machinehealthchecks").await.remove(0)
+}
+
+async fn set(world: &World) -> Value {
+    list(world, "machinesets").await.remove(0)
+}
+
+async fn annotate(world: &World, machine: &str, key: &str, value: Value) {
+    merge(&world.api(), &format!("{GROUP}/machines/{machine}"), json!({"metadata": {"annotations": {key: value}}})).await;
+}
+
+async fn events(world: &World, reason: &str) -> Vec<String> {
+    let list = world.api().get("/api/v1/namespaces/default/events").await.unwrap().unwrap();
+    let of_reason = list["items"].as_array().unwrap().iter().filter(|event| event["reason"] == reason);
+    of_reason.map(|event| event["message"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Lets no machine get power but those that are let.
+#[derive(Clone, Default)]
+struct Power(Arc<Mutex<Option<BTreeSet<String>>>>);
+
+impl Power {
+    /// Everything has power at first.
+    fn over(world: &World) -> Self {
+        let power = Self::default();
+        let seen = power.clone();
+        world.simulator.hooks().on(move |call| {
+            let is_power = call.face == hooks::VCENTER && call.method.starts_with("PowerOn") && call.phase == Phase::Before;
+            let vm = call.object.split(' ').next().unwrap_or_default();
+            let is_held = seen.0.lock().unwrap().as_ref().is_some_and(|held| held.is_empty() || held.contains(vm));
+            if is_power && is_held { Verdict::Fault("NoDiskSpace".to_owned()) } else { Verdict::Proceed }
+        });
+        power
+    }
+
+    /// These, and no others, get none; without any, none at all does.
+    fn hold(&self, vms: &[String]) {
+        *self.0.lock().unwrap() = Some(vms.iter().cloned().collect());
+    }
+
+    fn free(&self) {
+        *self.0.lock().unwrap() = None;
+    }
+}
+
+fn vm(world: &World, machine: &str) -> Option<String> {
+    world.simulator.truth().vms.iter().find(|vm| vm.name == machine).map(|vm| vm.id.0.clone())
+}
+
+/// A person switches the machine off.
+fn switch_off(world: &World, machine: &str) {
+    let person = world.simulator.vcenter().person();
+    person.power_off(&person.find(machine).unwrap()).unwrap();
+    world.watch.checker().person_acted(&world.simulator.truth());
+}
+
+/// A person deletes the virtual machine.
+fn destroy(world: &World, machine: &str) {
+    let person = world.simulator.vcenter().person();
+    person.delete(&person.find(machine).unwrap()).unwrap();
+    world.watch.checker().person_acted(&world.simulator.truth());
+}
+
+/// Seconds until `is_done` holds for the workers; nothing may exceed `most` meanwhile.
+async fn until(world: &World, most: usize, limit: u64, is_done: impl Fn(&[Value]) -> bool) -> u64 {
+    for seconds in 0..limit {
+        let seen = workers(world).await;
+        let vms = world.simulator.truth().vms.iter().filter(|vm| vm.name.starts_with("demo-workers") && !vm.is_template).count();
+        assert!(seen.len() <= most && vms <= most, "{} machines, {vms} VMs\n{}", seen.len(), world.log());
+        if is_done(&seen) {
+            return seconds;
+        }
+        pass(1).await;
+    }
+    let all: Vec<Value> = workers(world).await.iter().map(|machine| machine["status"]["conditions"].clone()).collect();
+    panic!("not within {limit} s: {all:#?}\n{}", world.log());
+}
+
+fn all_ready(count: usize) -> impl Fn(&[Value]) -> bool {
+    move |seen| {
+        seen.len() == count && seen.iter().all(|machine| holds(machine, "Ready") && machine["metadata"]["deletionTimestamp"].is_null())
+    }
+}
+
+#[test]
+fn a_worker_that_falls_silent_is_replaced_when_its_time_is_up() {
+    run(81, async {
+        let mut world = up(81, 3).await;
+        let before = names(&world).await;
+        let ill = before.first().unwrap().clone();
+        let power = Power::over(&world);
+        power.hold(&[vm(&world, &ill).unwrap()]);
+        switch_off(&world, &ill);
+        // Forty seconds until the cluster gives it up, five minutes that the check allows.
+        pass(335).await;
+        let machine = worker(&world, &ill).await.unwrap();
+        assert!(machine["metadata"]["deletionTimestamp"].is_null() && !holds(&machine, "Ready"), "{machine:#}");
+        world.restart().await;
+        let took = until(&world, 3, 60, |seen| !seen.iter().any(|machine| name(machine) == ill)).await;
+        assert!(took > 2, "{took}");
+        world.restart().await;
+        until(&world, 3, 400, all_ready(3)).await;
+        let after = names(&world).await;
+        assert_eq!((before.intersection(&after).count(), vm(&world, &ill)), (2, None), "the others stay");
+        let marked = events(&world, "MachineMarkedUnhealthy").await;
+        assert!(marked.len() == 1 && marked[0].contains("Condition Ready on Node is Unknown for more than 300 s"), "{marked:?}");
+        assert_eq!(events(&world, "SuccessfulRemediation").await.len(), 1);
+        assert!(events(&world, "RemediationRestricted").await.is_empty());
+        let check = check(&world).await;
+        let counts = ["expectedMachines", "currentHealthy", "remediationsAllowed"].map(|count| check["status"][count].as_u64());
+        assert_eq!(counts, [Some(3), Some(3), Some(1)]);
+        assert!(!holds(&set(&world).await, "Remediating"));
+        assert!(workers(&world).await.iter().all(|machine| condition(machine, "OwnerRemediated").is_null()));
+    });
+}
+
+#[test]
+fn more_than_allowed_are_left_alone_and_told_until_enough_are_well_again() {
+    run(82, async {
+        let mut world = up(82, 3).await;
+        let before: Vec<String> = names(&world).await.into_iter().collect();
+        let power = Power::over(&world);
+        let held: Vec<String> = before[..2].iter().map(|machine| vm(&world, machine).unwrap()).collect();
+        power.hold(&held);
+        before[..2].iter().for_each(|machine| switch_off(&world, machine));
+        pass(1200).await;
+        world.restart().await;
+        pass(1200).await;
+        assert_eq!(names(&world).await.into_iter().collect::<Vec<_>>(), before);
+        let limit = "exceeds unhealthyLessThanOrEqualTo 40% (total: 3, unhealthy: 2)";
+        let (reason, message) = told(&check(&world).await, "RemediationAllowed");
+        assert!(reason == "TooManyUnhealthy" && message.ends_with(limit), "{message}");
+        assert!(events(&world, "RemediationRestricted").await[0].ends_with(limit));
+        for machine in workers(&world).await.iter().take(2) {
+            assert_eq!(told(machine, "HealthCheckSucceeded").0, "UnhealthyNode");
+            assert!(condition(machine, "OwnerRemediated").is_null(), "nobody is asked");
+        }
+        let (_, message) = told(&set(&world).await, "Remediating");
+        assert_eq!(message, format!("* Machines {}, {}: Condition Ready on Node is Unknown for more than 300 s", before[0], before[1]));
+        // One of them comes back: the other may go.
+        power.hold(&held[1..]);
+        until(&world, 3, 900, |seen| all_ready(3)(seen) && !seen.iter().any(|machine| name(machine) == before[1])).await;
+        assert!(names(&world).await.contains(&before[0]) && names(&world).await.contains(&before[2]));
+        assert_eq!(told(&check(&world).await, "RemediationAllowed").0, "RemediationAllowed");
+    });
+}
+
+#[test]
+fn a_person_excepts_a_machine_or_has_it_replaced_at_once() {
+    run(83, async {
+        let mut world = up(83, 3).await;
+        let before: Vec<String> = names(&world).await.into_iter().collect();
+        annotate(&world, &before[0], REMEDIATE, json!("")).await;
+        pass(1).await;
+        world.restart().await;
+        until(&world, 3, 600, |seen| all_ready(3)(seen) && !seen.iter().any(|machine| name(machine) == before[0])).await;
+        assert!(events(&world, "MachineMarkedUnhealthy").await[0].contains(REMEDIATE));
+        // The excepted one is not replaced however ill it is, and is when it is excepted no longer.
+        let power = Power::over(&world);
+        power.hold(&[vm(&world, &before[1]).unwrap()]);
+        annotate(&world, &before[1], SKIP, json!("")).await;
+        switch_off(&world, &before[1]);
+        pass(3600).await;
+        let machine = worker(&world, &before[1]).await.unwrap();
+        assert!(machine["metadata"]["deletionTimestamp"].is_null() && condition(&machine, "OwnerRemediated").is_null());
+        assert_eq!(check(&world).await["status"]["expectedMachines"], 2);
+        annotate(&world, &before[1], SKIP, Value::Null).await;
+        until(&world, 3, 600, |seen| all_ready(3)(seen) && !seen.iter().any(|machine| name(machine) == before[1])).await;
+    });
+}
+
+#[test]
+fn what_is_deferred_is_taken_back_when_others_become_unhealthy() {
+    run(84, async {
+        let world = up(84, 5).await;
+        let before: Vec<String> = names(&world).await.into_iter().collect();
+        let deployment = format!("{GROUP}/machinedeployments/demo-workers");
+        merge(&world.api(), &deployment, json!({"spec": {"remediation": {"maxInFlight": 0}}})).await;
+        let power = Power::over(&world);
+        power.hold(&[]);
+        before[..2].iter().for_each(|machine| switch_off(&world, machine));
+        pass(600).await;
+        for machine in &before[..2] {
+            let (reason, message) = told(&worker(&world, machine).await.unwrap(), "OwnerRemediated");
+            assert!(reason == "RemediationDeferred" && message.ends_with("(spec.remediation.maxInFlight is 0)"), "{message}");
+        }
+        assert!(holds(&set(&world).await, "Remediating"));
+        switch_off(&world, &before[2]);
+        pass(600).await;
+        merge(&world.api(), &deployment, json!({"spec": {"remediation": null}})).await;
+        pass(600).await;
+        assert_eq!(names(&world).await.into_iter().collect::<Vec<_>>(), before, "three of five are more than 40 %");
+        for machine in workers(&world).await {
+            assert!(condition(&machine, "OwnerRemediated").is_null());
+        }
+        power.free();
+        until(&world, 5, 600, all_ready(5)).await;
+        assert_eq!(names(&world).await.into_iter().collect::<Vec<_>>(), before);
+    });
+}
+
+#[test]
+fn replacements_that_never_join_end_and_a_person_is_told_what_to_do() {
+    run(85, async {
+        let mut world = up(85, 3).await;
+        let before = names(&world).await;
+        let power = Power::over(&world);
+        power.hold(&[]);
+        switch_off(&world, before.first().unwrap());
+        let mut seen = before.clone();
+        let is_spent = |machine: &Value| told(machine, "OwnerRemediated").0 == "RetryLimitReached";
+        let mut minutes = 0;
+        while !workers(&world).await.iter().any(is_spent) {
+            pass(60).await;
+            minutes += 1;
+            seen.extend(names(&world).await);
+            if minutes % 25 == 0 {
+                world.restart().await;
+            }
+            assert!(minutes < 600, "{}", world.log());
+        }
+        assert_eq!(seen.difference(&before).count(), 5, "five replacements, one after another: {seen:?}");
+        // Twenty minutes each to start; the back-off is shorter but for the last.
+        assert!((115..200).contains(&minutes), "{minutes}");
+        let last = workers(&world).await.into_iter().find(is_spent).unwrap();
+        let (_, message) = told(&last, "OwnerRemediated");
+        assert!(message.starts_with("5 times in a row Machines that MachineSet demo-workers-"), "{message}");
+        assert!(message.ends_with(&format!("`kubectl annotate machine -n default {} {REMEDIATE}=`", name(&last))), "{message}");
+        assert_eq!(told(&last, "HealthCheckSucceeded").0, "NodeStartupTimeout");
+        assert_eq!(events(&world, "RetryLimitReached").await.len(), 1);
+        assert!(told(&set(&world).await, "Remediating").1.contains("no more are replaced"));
+        // Nothing more happens, after a restart as well.
+        world.restart().await;
+        pass(4 * 3600).await;
+        assert_eq!(
+            names(&world).await,
+            seen.iter()
+                .filter(|machine| before.contains(*machine) || **machine == name(&last))
+                .filter(|machine| *machine != before.first().unwrap())
+                .cloned()
+                .collect()
+        );
+        // What stood in the way is gone: the last one starts by itself, lasts, and the count is forgotten.
+        power.free();
+        until(&world, 3, 600, all_ready(3)).await;
+        assert!(set(&world).await["metadata"]["annotations"][ROUNDS].as_str().unwrap().starts_with("5 "));
+        pass(3700).await;
+        assert!(set(&world).await["metadata"]["annotations"][ROUNDS].is_null());
+        assert!(worker(&world, &name(&last)).await.is_some());
+    });
+}
+
+#[test]
+fn a_person_has_it_tried_again_after_the_limit() {
+    run(86, async {
+        let world = up(86, 3).await;
+        let set_name = name(&set(&world).await);
+        let path = format!("{GROUP}/machinesets/{set_name}");
+        let now = world.seams.clock.now_seconds();
+        merge(&world.api(), &path, json!({"metadata": {"annotations": {ROUNDS: format!("5 {now}")}}})).await;
+        // One that was made before the last round began belongs to it.
+        let before = names(&world).await;
+        let ill = before.first().unwrap().clone();
+        destroy(&world, &ill);
+        until(&world, 3, 600, |seen| all_ready(3)(seen) && !seen.iter().any(|machine| name(machine) == ill)).await;
+        let ill = names(&world).await.difference(&before).next().unwrap().clone();
+        destroy(&world, &ill);
+        pass(600).await;
+        assert_eq!(told(&worker(&world, &ill).await.unwrap(), "OwnerRemediated").0, "RetryLimitReached");
+        annotate(&world, &ill, REMEDIATE, json!("")).await;
+        until(&world, 3, 600, |seen| all_ready(3)(seen) && !seen.iter().any(|machine| name(machine) == ill)).await;
+        assert!(set(&world).await["metadata"]["annotations"][ROUNDS].as_str().unwrap().starts_with("1 "));
+    });
+}
+
+#[test]
+fn a_machine_that_somebody_deletes_in_vcenter_is_told_and_replaced_at_once() {
+    for restart_after in [None, Some(0), Some(3), Some(20)] {
+        run(87, async {
+            let mut world = up(87, 3).await;
+            let ill = names(&world).await.first().unwrap().clone();
+            destroy(&world, &ill);
+            if let Some(seconds) = restart_after {
+                pass(seconds).await;
+                world.restart().await;
+            }
+            let took = until(&world, 3, 400, |seen| all_ready(3)(seen) && !seen.iter().any(|machine| name(machine) == ill)).await;
+            assert!(took < 200, "{took}");
+            let marked = events(&world, "MachineMarkedUnhealthy").await;
+            assert!(marked.len() == 1 && marked[0].contains("no longer exists in vCenter"), "{marked:?}");
+            // Its Node went with it.
+            let nodes = workload(&world).get("/api/v1/nodes").await.unwrap().unwrap();
+            assert_eq!(nodes["items"].as_array().unwrap().len(), 4, "{nodes:#}");
+        });
+    }
+}
+
+#[test]
+fn without_a_check_a_machine_that_is_gone_is_told_and_stays() {
+    run(88, async {
+        let mut world = up(88, 2).await;
+        let path = format!("{GROUP}/machinehealthchecks/{}", name(&check(&world).await));
+        world.api().send(http::Method::DELETE, &path, None, None).await.unwrap();
+        let ill = names(&world).await.first().unwrap().clone();
+        destroy(&world, &ill);
+        pass(10).await;
+        for _ in 0..2 {
+            let machine = worker(&world, &ill).await.unwrap();
+            assert_eq!(machine["status"]["phase"], "Failed");
+            let (reason, message) = told(&machine, "InfrastructureReady");
+            assert!(message.contains("no longer exists in vCenter; it is not made again"), "{reason}: {message}");
+            assert_eq!(machine["status"]["deprecated"]["v1beta1"]["failureReason"], "VirtualMachineLost");
+            world.restart().await;
+            pass(1200).await;
+        }
+        // As it says.
+        world.api().send(http::Method::DELETE, &format!("{GROUP}/machines/{ill}"), None, None).await.unwrap();
+        until(&world, 2, 600, all_ready(2)).await;
+    });
+}
+
+#[test]
+fn a_machine_that_somebody_switches_off_is_switched_on_again() {
+    run(89, async {
+        let mut world = up(89, 3).await;
+        let before = names(&world).await;
+        let vms: BTreeSet<String> = world.simulator.truth().vms.iter().map(|vm| vm.id.0.clone()).collect();
+        for (number, machine) in before.iter().enumerate() {
+            switch_off(&world, machine);
+            if number == 1 {
+                world.restart().await;
+            }
+            pass(1).await;
+        }
+        until(&world, 3, 240, all_ready(3)).await;
+        assert_eq!(names(&world).await, before);
+        assert_eq!(world.simulator.truth().vms.iter().map(|vm| vm.id.0.clone()).collect::<BTreeSet<_>>(), vms);
+        pass(900).await;
+        assert_eq!(names(&world).await, before, "nothing is replaced");
+        let told = events(&world, "PoweringOn").await;
+        for machine in &before {
+            assert!(told.iter().filter(|told| told.starts_with(&format!("powering on {machine} "))).count() >= 1, "{told:?}");
+        }
+    });
+}
