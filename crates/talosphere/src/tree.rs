@@ -5,6 +5,7 @@
 
 mod cause;
 mod draw;
+mod healing;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -14,8 +15,9 @@ use apimachinery::meta::{pointer, text_at as text};
 use kube::api::ApiResource;
 use serde_json::{Value, json};
 
-use self::cause::{Cause, needs_a_person, of_infrastructure, of_machine};
+use self::cause::{Cause, clean, needs_a_person, of_infrastructure, of_machine};
 pub use self::draw::{Style, cut};
+use self::healing::healing;
 pub use self::verdict::{Stuck, Verdict, verdict};
 
 /// The kinds a tree is made of, in their hub versions.
@@ -231,6 +233,31 @@ fn machine(objects: &Objects, object: &Value) -> Node {
     if phase == "Failed" && branch.state == State::Waiting {
         branch.state = State::Failing;
     }
+    if let Some(healing) = healing(objects, object) {
+        if branch.state == State::Deleting {
+            branch.why = format!("{}; {}", healing.told, branch.why);
+            return branch;
+        }
+        branch.state = if healing.needs_a_person { State::Failing } else { State::Waiting };
+        branch.why = healing.told;
+        branch.reason = "Unhealthy".to_owned();
+        branch.children.extend(of_machine(objects, object).filter(|cause| cause.kind != "Machine" && cause.kind != "VSphereCluster").map(
+            |cause| {
+                let is_failing = needs_a_person(&cause.reason);
+                below(cause, is_failing)
+            },
+        ));
+        return branch;
+    }
+    if branch.state == State::Ready
+        && let Some(told) = held_back(object)
+    {
+        // It counts as ready, as upstream has it; nothing is scheduled there all the same.
+        branch.state = State::Waiting;
+        branch.reason = "WaitingForCloudProvider".to_owned();
+        branch.why = told;
+        return branch;
+    }
     if matches!(branch.state, State::Ready | State::Deleting) {
         return branch;
     }
@@ -249,6 +276,12 @@ fn machine(objects: &Objects, object: &Value) -> Node {
         _ => branch.children.push(below(cause, is_failing)),
     }
     branch
+}
+
+/// What keeps the Node of a Machine that is ready from being used.
+fn held_back(machine: &Value) -> Option<String> {
+    let told = condition(machine, "NodeInitialized").filter(|told| text(told, "/status") == "False")?;
+    Some(clean(text(told, "/message")))
 }
 
 /// The node of what a Machine waits for.
@@ -473,6 +506,50 @@ mod tests {
         assert!(tree.draw().contains("[!!] VSphereCluster/v  s  VCenterUnreachable: refused"), "{}", tree.draw());
         assert!(tree.is_failing() && tree.lines()["VSphereCluster/v"] == "failing; VCenterUnreachable: refused");
         assert!(tree.draw().contains("[..] Machine/m  Pending  waiting for VSphereCluster v"), "{}", tree.draw());
+    }
+
+    #[test]
+    fn a_node_that_is_held_back_is_shown_although_its_machine_counts_as_ready() {
+        let mut objects = world("Running", "True");
+        let held = |name: &str| {
+            let told = json!([{"type": "Ready", "status": "True"}, {"type": "NodeReady", "status": "True"},
+                {"type": "NodeInitialized", "status": "False", "message": format!("Node {name} is held back")}]);
+            with(objects.get("Machine", "m").unwrap().clone(), "/status/conditions", told)
+        };
+        let (one, two) = (held("m"), with(held("n"), "/metadata/name", json!("n")));
+        objects.put("Machine", one);
+        let told = verdict(&objects, "c");
+        assert!(told.is_ready && told.notes == ["Node m is held back"], "{told:?}");
+        assert!(tree(&objects, "c").unwrap().draw().contains("[..] Machine/m  Running  Node m is held back"));
+        objects.put("Machine", two);
+        assert_eq!(verdict(&objects, "c").notes, ["Node m is held back (and so is 1 more Node)"]);
+    }
+
+    #[test]
+    fn an_unhealthy_machine_and_what_is_done_about_it_have_one_line() {
+        let mut objects = world("Running", "True");
+        let ill = |owner: &str, message: &str| {
+            let of =
+                |type_: &str, reason: &str, message: &str| json!({"type": type_, "status": "False", "reason": reason, "message": message});
+            json!([
+                of("Ready", "NotReady", "x"),
+                of("NodeReady", "NodeNotReady", "y"),
+                of("HealthCheckSucceeded", "UnhealthyNode", "down"),
+                of("OwnerRemediated", owner, message)
+            ])
+        };
+        let machine = objects.get("Machine", "m").unwrap().clone();
+        objects.put("Machine", with(machine.clone(), "/status/conditions", ill("WaitingForRemediation", "")));
+        let told = "unhealthy (down): its owner is asked to replace it";
+        assert_eq!(verdict(&objects, "c").waiting, [format!("Machine m is {told}")]);
+        let drawn = tree(&objects, "c").unwrap().draw();
+        assert!(drawn.contains(&format!("[..] Machine/m  Running  {told}")), "{drawn}");
+        objects.put("Machine", with(machine.clone(), "/status/conditions", ill("RetryLimitReached", "do this")));
+        let drawn = tree(&objects, "c").unwrap().draw();
+        assert!(drawn.contains("[!!] Machine/m  Running  unhealthy (down): do this"), "{drawn}");
+        let going = with(machine, "/metadata/deletionTimestamp", json!("2026-01-01T00:00:00Z"));
+        objects.put("Machine", with(going, "/status/conditions", ill("MachineDeleting", "")));
+        assert!(tree(&objects, "c").unwrap().draw().contains("unhealthy (down): it is replaced; "));
     }
 
     #[test]

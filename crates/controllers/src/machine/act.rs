@@ -69,6 +69,10 @@ impl Act {
                 self.wiring.workload.delete_node(&cluster_key, node, uid);
                 "hand-in-node-deletion"
             }
+            Step::Inspect => {
+                self.wiring.workload.inspect(&cluster_key);
+                "hand-in-inspection"
+            }
             Step::Look { node, what } => {
                 self.wiring.workload.look(&cluster_key, node, *what);
                 "hand-in-look"

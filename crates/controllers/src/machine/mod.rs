@@ -4,6 +4,7 @@ mod act;
 mod drain;
 #[cfg(test)]
 mod drain_tests;
+pub mod held;
 pub mod node;
 pub mod plan;
 pub mod status;
@@ -144,6 +145,7 @@ impl Machines {
         let load = node.as_ref().filter(|_| is_going).and_then(|node| wiring.workload.load(&cluster_key, node));
         Ok(Observed {
             load,
+            inspection: wiring.workload.inspection(&cluster_key).filter(|_| !is_going),
             rules: if is_going { self.rules.in_namespace(&namespace) } else { Vec::new() },
             defects: wiring.defects.clone(),
             connection: wiring.workload.connection(&cluster_key),

@@ -24,11 +24,12 @@ use runtime::defects::{Defect, Defects};
 use serde_json::{Value, json};
 
 use super::drain::{self, Drain, Limit, Progress};
+use super::held;
 use super::node;
 use crate::contract::{External, Referenced};
 use crate::controlplane::ETCD_HOOK;
 use crate::edit::{controller_reference, has_finalizer, is_deleting, is_paused};
-use crate::workload::{Connection, Eviction, Load, Look};
+use crate::workload::{Connection, Eviction, Inspection, Load, Look};
 
 /// How long the deletion of a Node may take when the Machine does not say.
 const NODE_DELETION_LIMIT: Duration = Duration::from_secs(10);
@@ -55,6 +56,8 @@ pub struct Observed {
     pub trouble: Option<String>,
     /// What is on the Node of a Machine that is being deleted, as far as it was looked at.
     pub load: Option<Load>,
+    /// What Nodes of the cluster wait for, as far as it was looked for.
+    pub inspection: Option<Arc<Inspection>>,
     /// Rules for drains in the Machine's namespace.
     pub rules: Vec<Arc<MachineDrainRule>>,
     pub now: Timestamp,
@@ -79,6 +82,8 @@ pub enum Step {
         node: String,
         patch: Value,
     },
+    /// Look for what Nodes of the cluster wait for.
+    Inspect,
     /// Read what is on the Node.
     Look {
         node: String,
@@ -236,6 +241,14 @@ fn find_node(observed: &Observed, cluster: &Cluster, plan: &mut Plan) {
     }
     let carries_id = |node: &Arc<Node>| node.spec.as_ref().and_then(|spec| spec.provider_id.as_ref()) == Some(&provider_id);
     plan.node = found.filter(carries_id);
+    if let Some(node) = plan.node.as_ref().filter(|_| observed.connection.is_connected())
+        && let Some((is_due, again)) = held::looks(&held::held(node), observed.inspection.as_deref(), observed.now)
+    {
+        if is_due {
+            plan.steps.push(Step::Inspect);
+        }
+        plan.again_at = Some(again);
+    }
     if plan.node.is_none() {
         plan.node_wait = Some(match (known_node, &observed.connection) {
             (None, _) if !is_initialized => NodeWait::ControlPlaneInitialized,

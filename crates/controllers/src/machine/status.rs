@@ -10,13 +10,19 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 use runtime::reconcile::Wait;
 
+use super::held;
 use super::plan::{Deletion, NodeWait, Observed, Plan};
 use crate::contract::{External, Referenced};
 use crate::mirror;
 use crate::status::set_paused;
+use crate::workload::Role;
 
 /// How long the objects that a new Machine references may take to appear: they are made a moment after it.
 pub const NASCENT: SignedDuration = SignedDuration::from_secs(1);
+
+/// The condition, of ours, that a cloud provider has yet to initialize the Node: there only while that takes longer than it should. Ready
+/// does not count it, as upstream's does not.
+pub const NODE_INITIALIZED: &str = "NodeInitialized";
 
 /// Whether the Machine was made a moment ago and what it references was not yet: there is nothing to tell.
 pub fn is_nascent(observed: &Observed, plan: &Plan) -> bool {
@@ -315,11 +321,25 @@ fn node_health(observed: &Observed, plan: &Plan, known: &[Condition]) -> NodeHea
     if !has_ready {
         return unknown("NodeConditionsFailed", "* Node.Ready: Condition not yet reported".to_owned());
     }
+    faults.extend(held_by(observed, node, Role::Network).map(|told| format!("* Pod network: {told}")));
     match worst {
         Status::True => NodeHealth { status: Status::True, reason: "NodeHealthy", message: String::new() },
         Status::Unknown => unknown("NodeHealthUnknown", faults.join("\n")),
         Status::False => NodeHealth { status: Status::False, reason: "NodeNotHealthy", message: faults.join("\n") },
     }
+}
+
+/// What this holds the Node back for, and what is missing; none when it does not.
+fn held_by(observed: &Observed, node: &Node, role: Role) -> Option<String> {
+    let held = held::held(node).into_iter().find(|held| held.by == role)?;
+    held::told(held, node, observed.inspection.as_ref(), observed.now)
+}
+
+/// The condition that tells of a Node that a cloud provider has to initialize first; none of one that needs none, or has it.
+fn uninitialized(observed: &Observed, plan: &Plan) -> Option<New<'static>> {
+    let node = plan.node.as_ref().filter(|_| plan.deletion.is_none())?;
+    let told = held_by(observed, node, Role::CloudProvider)?;
+    Some(conditions::new(NODE_INITIALIZED, false, "WaitingForCloudProvider", told))
 }
 
 fn node_ready(observed: &Observed, plan: &Plan, known: &[Condition]) -> NodeHealth {
@@ -331,7 +351,9 @@ fn node_ready(observed: &Observed, plan: &Plan, known: &[Condition]) -> NodeHeal
         None => health,
         Some(ready) if ready.status == "True" => NodeHealth { status: Status::True, reason: "NodeReady", message: String::new() },
         Some(ready) if ready.status == "False" => {
-            NodeHealth { status: Status::False, reason: "NodeNotReady", message: message(&ready.message) }
+            let network = held_by(observed, node, Role::Network).map(|told| format!("\n* Pod network: {told}")).unwrap_or_default();
+            let message = format!("{}{network}", message(&ready.message));
+            NodeHealth { status: Status::False, reason: "NodeNotReady", message }
         }
         Some(ready) => NodeHealth { status: Status::Unknown, reason: "NodeReadyUnknown", message: message(&ready.message) },
     }
@@ -368,6 +390,12 @@ fn current(observed: &Observed, plan: &Plan, status: &mut MachineStatus) {
     ];
     for condition in all {
         conditions::set(&mut status.conditions, condition, generation, now);
+    }
+    match uninitialized(observed, plan) {
+        Some(told) => drop(conditions::set(&mut status.conditions, told, generation, now)),
+        // What cannot be seen is as it was.
+        None if plan.node.is_some() && observed.connection.is_connected() => conditions::remove(&mut status.conditions, NODE_INITIALIZED),
+        None => {}
     }
     let mut positive = vec!["BootstrapConfigReady", "InfrastructureReady", "NodeHealthy"];
     let optional = ["HealthCheckSucceeded", "OwnerRemediated"];

@@ -91,6 +91,7 @@ pub(super) fn settled() -> Observed {
         "spec": {"clusterName": "c", "providerID": ID, "bootstrap": {"configRef": {"apiGroup": "b", "kind": "TalosConfig", "name": "x"}, "dataSecretName": "m-bootstrap-data"},
             "infrastructureRef": {"apiGroup": "i", "kind": "VSphereMachine", "name": "x"}}});
     Observed {
+        inspection: None,
         machine: read(machine),
         cluster: Some(cluster(&json!({}))),
         bootstrap: external("TalosConfig", &bootstrap()),

@@ -16,7 +16,7 @@
 //!   no Node:  apply -> apply -> ...                      waits for none of them, and keeps none of them waiting
 //! ```
 //!
-//! Pods are read only while a drain asks for them: there is no watch on what is no Node.
+//! Pods are read only while a drain asks for them, or a Node is held back: there is no watch on what is no Node.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -43,7 +43,7 @@ use super::direct::{DirectDialer, Targets};
 use super::job::{self, Done, Job};
 use super::kubeconfig::{self, Settings};
 use super::load::{Attempt, Eviction, Load, Look};
-use super::{Applied, Change, Clusters, Connection, Tap};
+use super::{Applied, Change, Clusters, Connection, Inspection, Tap};
 
 /// Where Talos' API server listens on each control plane, unless the Cluster says otherwise.
 const API_SERVER_PORT: u16 = 6443;
@@ -96,6 +96,7 @@ struct State {
     lanes: BTreeMap<Option<String>, VecDeque<Job>>,
     /// What is on Nodes that are drained, by name.
     loads: BTreeMap<String, Load>,
+    inspection: Option<Arc<Inspection>>,
     applied: BTreeMap<String, Applied>,
     /// What the last call about each Node failed with, by name.
     troubles: BTreeMap<String, String>,
@@ -239,6 +240,7 @@ impl Inner {
             queued: BTreeSet::new(),
             lanes: BTreeMap::new(),
             loads: BTreeMap::new(),
+            inspection: None,
             applied: BTreeMap::new(),
             troubles: BTreeMap::new(),
             failures: BTreeMap::new(),
@@ -457,10 +459,23 @@ fn settle(inner: &Arc<Inner>, cluster: &ObjectKey, shared: &Shared, job: &Job, r
                         load.attempts.retain(|uid, _| looked.pods.iter().any(|pod| pod.metadata.uid.as_ref() == Some(uid)));
                         load.looked = looked;
                     }
-                    Ok(Done::It) => {}
+                    Ok(_) => {}
                     Err(error) => load.failure = Some(error),
                 }
                 (None, Some(node.clone()))
+            }
+            Job::Inspect => {
+                let mut inspection = state.inspection.as_deref().cloned().unwrap_or_default();
+                inspection.at = now;
+                match result {
+                    Ok(Done::Inspected(agents, complaints)) => {
+                        (inspection.agents, inspection.complaints, inspection.failure) = (Some(agents), complaints, None);
+                    }
+                    Ok(_) => {}
+                    Err(error) => inspection.failure = Some(error),
+                }
+                state.inspection = Some(Arc::new(inspection));
+                (None, None)
             }
             Job::Evict { node, eviction } => {
                 let load = state.loads.entry(node.clone()).or_insert_with(|| Load::unknown(now));
@@ -585,6 +600,16 @@ impl Clusters for Accessor {
 
     fn evict(&self, cluster: &ObjectKey, node: &str, eviction: Eviction) {
         self.hand_in(cluster, Job::Evict { node: node.to_owned(), eviction });
+    }
+
+    fn inspection(&self, cluster: &ObjectKey) -> Option<Arc<Inspection>> {
+        let entry = self.0.entry(cluster)?;
+        let state = entry.shared.state();
+        state.inspection.clone()
+    }
+
+    fn inspect(&self, cluster: &ObjectKey) {
+        self.hand_in(cluster, Job::Inspect);
     }
 
     fn hasten(&self, cluster: &ObjectKey) {

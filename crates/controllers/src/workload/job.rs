@@ -12,6 +12,7 @@ use kube::discovery::{self, Scope};
 use runtime::reconcile::{ObjectKey, Store, explain};
 use serde_json::{Value, json};
 
+use super::inspect::{Agent, inspect};
 use super::load::{Attached, Eviction, Look, Looked};
 
 /// How long one call may take.
@@ -36,6 +37,8 @@ pub enum Job {
         node: String,
         eviction: Eviction,
     },
+    /// Looks for what Nodes wait for.
+    Inspect,
     /// Creates what is missing.
     Apply {
         work: String,
@@ -51,6 +54,7 @@ impl Job {
             Self::DeleteNode { node, uid } => format!("delete {node} {uid}"),
             Self::Look { node, what } => format!("look {node} {what:?}"),
             Self::Evict { eviction, .. } => format!("evict {} {}", eviction.uid, eviction.round),
+            Self::Inspect => "inspect".to_owned(),
             Self::Apply { work, .. } => format!("apply {work}"),
         }
     }
@@ -62,6 +66,7 @@ impl Job {
             Self::DeleteNode { .. } => "delete-node",
             Self::Look { .. } => "look",
             Self::Evict { .. } => "evict",
+            Self::Inspect => "inspect",
             Self::Apply { .. } => "apply",
         }
     }
@@ -71,6 +76,7 @@ impl Job {
         match self {
             Self::PatchNode { node, .. } | Self::DeleteNode { node, .. } | Self::Look { node, .. } => format!("Node {node}"),
             Self::Evict { node, eviction } => format!("Node {node} Pod {}/{}", eviction.namespace, eviction.name),
+            Self::Inspect => "cloud provider and pod network".to_owned(),
             Self::Apply { work, objects } => format!("{work} ({} objects)", objects.len()),
         }
     }
@@ -80,7 +86,7 @@ impl Job {
     pub fn node(&self) -> Option<&str> {
         match self {
             Self::PatchNode { node, .. } | Self::DeleteNode { node, .. } | Self::Look { node, .. } | Self::Evict { node, .. } => Some(node),
-            Self::Apply { .. } => None,
+            Self::Inspect | Self::Apply { .. } => None,
         }
     }
 }
@@ -89,12 +95,14 @@ impl Job {
 pub enum Done {
     It,
     Looked(Looked),
+    Inspected(Vec<Agent>, BTreeMap<String, String>),
 }
 
 /// Carries out a job; the error is for people.
 pub async fn carry_out(client: &kube::Client, nodes: &Store<Node>, job: &Job) -> Result<Done, String> {
     match job {
         Job::Look { node, what } => return look(client, node, *what).await.map(Done::Looked),
+        Job::Inspect => return inspect(client).await.map(|(agents, complaints)| Done::Inspected(agents, complaints)),
         Job::Evict { eviction, .. } => evict(client, eviction).await?,
         Job::PatchNode { node, patch } => {
             let key = ObjectKey::cluster_scoped(node.clone());
@@ -113,7 +121,8 @@ pub async fn carry_out(client: &kube::Client, nodes: &Store<Node>, job: &Job) ->
     Ok(Done::It)
 }
 
-async fn list<K>(client: &kube::Client, params: &ListParams) -> Result<Vec<K>, String>
+/// All objects of a kind.
+pub async fn list<K>(client: &kube::Client, params: &ListParams) -> Result<Vec<K>, String>
 where
     K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
 {
@@ -177,7 +186,8 @@ async fn evict(client: &kube::Client, eviction: &Eviction) -> Result<(), String>
     .await
 }
 
-async fn within<T>(call: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+/// A call, or the end of its time.
+pub async fn within<T>(call: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     tokio::time::timeout(CALL_LIMIT, call).await.unwrap_or_else(|_| Err(format!("no answer within {} s", CALL_LIMIT.as_secs())))
 }
 

@@ -5,6 +5,7 @@
 
 mod accessor;
 mod direct;
+mod inspect;
 mod job;
 pub mod kubeconfig;
 mod load;
@@ -18,6 +19,7 @@ use runtime::reconcile::ObjectKey;
 use serde_json::Value;
 
 pub use accessor::{Accessor, Parts};
+pub use inspect::{Agent, AgentPod, Inspection, Role};
 pub use load::{Attached, Attempt, Eviction, Load, Look, Looked};
 
 /// Whether a workload cluster's API answers.
@@ -116,6 +118,14 @@ pub trait Clusters: fmt::Debug + Send + Sync {
 
     /// Hands in the eviction of a pod of a Node, of exactly the one with this uid. What came of it shows in [`Clusters::load`].
     fn evict(&self, cluster: &ObjectKey, node: &str, eviction: Eviction);
+
+    /// What Nodes of the cluster wait for before they can be used, as far as it was looked for in this process; none before.
+    fn inspection(&self, _cluster: &ObjectKey) -> Option<Arc<Inspection>> {
+        None
+    }
+
+    /// Hands in a look for that. What came of it shows in [`Clusters::inspection`].
+    fn inspect(&self, _cluster: &ObjectKey) {}
 
     /// Tries to connect now rather than after the present delay: something happened that makes an answer likely.
     fn hasten(&self, cluster: &ObjectKey);

@@ -146,8 +146,11 @@ impl Memory {
     fn walk(&mut self, what: &str, value: &Value) {
         match value {
             Value::Object(map) => {
+                // A taint's key names it.
+                let is_taint = map.contains_key("effect");
                 for (key, below) in map {
                     match below.as_str() {
+                        Some(_) if is_taint && key == "key" => {}
                         Some(scalar) if is_secret_key(key) => self.learn_value(&format!("{key} in {what}"), scalar),
                         _ => self.walk(what, below),
                     }
@@ -265,6 +268,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_taint_is_no_secret_and_a_key_is() {
+        let mut memory = Memory::default();
+        memory.learn_document("a document", "taints:\n- key: example.com/taint\n  effect: NoSchedule\nca:\n  key: abcdefgh\n");
+        assert!(memory.saw("a text", "it has example.com/taint").is_empty());
+        assert_eq!(memory.saw("a text", "it is abcdefgh").len(), 1);
+    }
 
     proptest! {
         #[test]

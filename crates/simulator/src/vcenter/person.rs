@@ -74,6 +74,24 @@ impl Person {
         self.perform(vm, "power-on", &Operation::PowerOn { vm: machine(vm) })
     }
 
+    /// Sets a VM back to a snapshot from before it first ran: it is off, and nothing is on its disk but what it was cloned with.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn revert(&self, vm: &VmId) -> Result<(), Refused> {
+        // An error means that it is off already.
+        let _ = self.power_off(vm);
+        self.vcenter.act(|state| {
+            let reference = machine(vm);
+            let disk_id = state.inventory.fresh_uuid();
+            state.inventory.change_vm(&reference).ok_or_else(|| Failure::not_found(&reference))?.disk_id = disk_id;
+            note(state, &reference, "revert");
+            let object = label(&state.inventory, &reference);
+            state.outbox.push_back(Out::Log { step: "revert", object, result: "by hand".to_owned() });
+            Ok(())
+        })
+    }
+
     /// Gives a VM another name.
     ///
     /// # Errors

@@ -34,6 +34,7 @@ pub async fn run(args: &Describe, directory: &StateDirectory, seams: &Seams) -> 
             if let Some(map) = value.as_object_mut() {
                 map.insert("isReady".to_owned(), verdict.is_ready.into());
                 map.insert("waitingFor".to_owned(), verdict.waiting.into());
+                map.insert("notes".to_owned(), verdict.notes.into());
             }
             seams.printer.value(&value, args.output.output == Output::Json)?;
         }
@@ -46,6 +47,9 @@ pub async fn run(args: &Describe, directory: &StateDirectory, seams: &Seams) -> 
                 format!("not ready:\n  {}", verdict.waiting.join("\n  "))
             };
             seams.printer.data(&text);
+            for note in &verdict.notes {
+                seams.printer.data(&format!("note: {note}"));
+            }
         }
     }
     Ok(())

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::cause::{Cause, clean, needs_a_person, of_infrastructure, of_machine, why};
-use super::{Objects, condition, is_deleting, is_true, label, number, pointer, text};
+use super::healing::healing;
+use super::{Objects, condition, held_back, is_deleting, is_true, label, number, pointer, text};
 use crate::problem::{Code, Problem};
 
 /// How far a cluster is.
@@ -16,6 +17,8 @@ pub struct Verdict {
     pub is_deleting: bool,
     /// What is waited for, the first line being the most telling.
     pub waiting: Vec<String>,
+    /// What keeps ready Nodes from being used.
+    pub notes: Vec<String>,
     /// What waiting does not bring, when everything else is there.
     pub stuck: Option<Stuck>,
 }
@@ -151,7 +154,20 @@ pub fn verdict(objects: &Objects, cluster: &str) -> Verdict {
     waits.sort_by_key(|wait| !wait.0);
     let mut waiting: Vec<String> = waits.into_iter().map(|wait| wait.1).collect();
     waiting.extend(stuck.machines.iter().chain(&stuck.told).chain(&stuck.held).cloned());
-    Verdict { is_ready: waiting.is_empty(), is_deleting: is_deleting(object), waiting, stuck: is_only_outdated.then_some(stuck) }
+    let stuck = is_only_outdated.then_some(stuck);
+    Verdict { is_ready: waiting.is_empty(), is_deleting: is_deleting(object), waiting, notes: notes(&machines), stuck }
+}
+
+/// What keeps ready Nodes from being used. Most often it is the same for all of them.
+fn notes(machines: &[&Value]) -> Vec<String> {
+    let mut held = machines.iter().filter(|machine| !is_deleting(machine)).filter_map(|machine| held_back(machine));
+    let Some(first) = held.next() else { return Vec::new() };
+    let more = match held.count() {
+        0 => String::new(),
+        1 => " (and so is 1 more Node)".to_owned(),
+        more => format!(" (and so are {more} more Nodes)"),
+    };
+    vec![format!("{first}{more}")]
 }
 
 /// Whether as many machines exist as are wanted.
@@ -191,10 +207,13 @@ fn each(objects: &Objects, machines: &[&Value], waits: &mut Vec<Wait>, workers: 
             let is_failing = phase == "Failed" || cause.as_ref().is_some_and(|cause| needs_a_person(&cause.reason));
             let why = cause.as_ref().map(Cause::why).unwrap_or_default();
             alike.entry((!is_failing, phase, why)).or_default().push((name, cause));
-        } else if !is_true(machine, "NodeReady") {
+        } else if healing(objects, machine).is_none() && !is_true(machine, "NodeReady") {
             let why = condition(machine, "NodeReady").map(|c| clean(text(c, "/message"))).filter(|message| !message.is_empty());
             let why = why.map(|why| format!(": {why}")).unwrap_or_default();
             waits.push(Wait(false, format!("Node of Machine {name} is not ready{why}")));
+        }
+        if let Some(healing) = healing(objects, machine) {
+            waits.push(Wait(healing.needs_a_person, format!("Machine {name} is {}", healing.told)));
         }
         if let Some(told) = condition(machine, "UpToDate").filter(|told| text(told, "/status") == "False") {
             let message = clean(text(told, "/message"));

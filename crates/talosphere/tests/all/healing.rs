@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use simulator::hooks::{self, Phase, Verdict};
+use talosphere::commands::demo::Material;
+use talosphere::tree::{self, KINDS, Objects, tree};
 
 use super::drains::{merge, pass, workload};
 use super::world::{Setup, World, run};
@@ -401,6 +403,180 @@ fn a_machine_that_somebody_switches_off_is_switched_on_again() {
         let told = events(&world, "PoweringOn").await;
         for machine in &before {
             assert!(told.iter().filter(|told| told.starts_with(&format!("powering on {machine} "))).count() >= 1, "{told:?}");
+        }
+    });
+}
+
+/// A person sets the machine back to before it first ran.
+fn set_back(world: &World, machine: &str) {
+    let person = world.simulator.vcenter().person();
+    person.revert(&person.find(machine).unwrap()).unwrap();
+    world.watch.checker().person_acted(&world.simulator.truth());
+}
+
+#[test]
+fn a_machine_that_somebody_sets_back_to_a_snapshot_starts_and_joins_again() {
+    run(90, async {
+        let mut world = up(90, 3).await;
+        let before = names(&world).await;
+        for machine in before.iter().take(2) {
+            set_back(&world, machine);
+            pass(1).await;
+            world.restart().await;
+        }
+        until(&world, 3, 240, all_ready(3)).await;
+        pass(900).await;
+        assert_eq!(names(&world).await, before, "the same machines, with the same names in the cluster");
+        assert!(all_ready(3)(&workers(&world).await));
+        let nodes = workload(&world).get("/api/v1/nodes").await.unwrap().unwrap();
+        assert_eq!(nodes["items"].as_array().unwrap().len(), 4, "{nodes:#}");
+    });
+}
+
+/// What `describe` says: the tree, and the verdict.
+async fn described(world: &World) -> (String, tree::Verdict) {
+    let mut objects = Objects::default();
+    for (group, version, kind, plural) in KINDS {
+        let list = world.api().get(&format!("/apis/{group}/{version}/namespaces/default/{plural}")).await.unwrap().unwrap();
+        for item in list["items"].as_array().unwrap() {
+            objects.put(kind, item.clone());
+        }
+    }
+    (tree(&objects, "demo").unwrap().draw(), tree::verdict(&objects, "demo"))
+}
+
+fn replace(files: &mut [(String, String)], from: &str, to: &str) {
+    let text = files.iter_mut().map(|(_, text)| text).find(|text| text.contains(from)).unwrap();
+    *text = text.replace(from, to);
+}
+
+const UNINITIALIZED: &str = "node.cloudprovider.kubernetes.io/uninitialized";
+
+async fn held_back(world: &World) -> Vec<String> {
+    let machines = list(world, "machines").await;
+    machines.iter().map(|machine| told(machine, "NodeInitialized").1).filter(|told| !told.is_empty()).collect()
+}
+
+#[test]
+fn a_node_that_waits_for_its_cloud_provider_names_the_secret_that_is_missing() {
+    run(91, async {
+        let without = |material: &mut Material| {
+            let (settings, _) = material.workload[0].1.split_once("---\napiVersion: v1\nkind: Secret").unwrap();
+            material.workload[0].1 = settings.to_owned();
+        };
+        let mut world = World::start(&Setup { edit: Some(without), ..Setup::new(91, 1, 2) }).await;
+        world.up().await.unwrap();
+        pass(45).await;
+        let expected = "DaemonSet kube-system/vsphere-cloud-controller-manager needs Secret kube-system/cloud-provider-vsphere-credentials, which does not exist";
+        for restart in [false, true] {
+            let all = held_back(&world).await;
+            assert_eq!(all.len(), 3, "{all:?}\n{}", world.log());
+            for told in &all {
+                assert!(told.contains("is held back since 08:00:") && told.contains(UNINITIALIZED) && told.ends_with(expected), "{told}");
+            }
+            let (drawn, verdict) = described(&world).await;
+            assert!(drawn.contains("WaitingForCloudProvider") || drawn.contains("is held back since"), "{drawn}");
+            assert!(verdict.is_ready && verdict.notes[0].ends_with(&format!("{expected} (and so are 2 more Nodes)")), "{verdict:?}");
+            if !restart {
+                world.restart().await;
+                pass(120).await;
+            }
+        }
+        // Nothing is replaced for it, and little is asked while it lasts.
+        let inspections = || world.log().matches("workload inspect").count();
+        let before = inspections();
+        pass(3600).await;
+        assert!((8..=13).contains(&(inspections() - before)), "{}", inspections() - before);
+        // The Secret comes; what it held back goes on.
+        let credentials = own_secret(&world);
+        workload(&world)
+            .send(http::Method::POST, "/api/v1/namespaces/kube-system/secrets", Some("application/json"), Some(&credentials))
+            .await
+            .unwrap();
+        pass(60).await;
+        assert_eq!(held_back(&world).await, Vec::<String>::new(), "{}", world.log());
+        assert!(described(&world).await.1.notes.is_empty());
+        let before = world.log().matches("workload inspect").count();
+        pass(3600).await;
+        assert_eq!(world.log().matches("workload inspect").count(), before, "nobody looks any more");
+    });
+}
+
+/// The Secret that the cloud provider of the examples needs.
+fn own_secret(world: &World) -> Value {
+    let server = "vcenter.example.com";
+    let login = &world.material.login;
+    let data = json!({format!("{server}.username"): login.user, format!("{server}.password"): login.password});
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cloud-provider-vsphere-credentials"}, "stringData": data})
+}
+
+#[test]
+fn a_cloud_provider_that_does_not_tolerate_its_taint_is_told() {
+    run(92, async {
+        let without = |material: &mut Material| {
+            let text = material.neighbours.get_mut("cpi.yaml").unwrap();
+            let toleration = format!("      - key: {UNINITIALIZED}\n        operator: Exists\n");
+            assert!(text.contains(&toleration));
+            *text = text.replace(&toleration, "");
+        };
+        let world = World::start(&Setup { edit: Some(without), ..Setup::new(92, 1, 1) }).await;
+        world.up().await.unwrap();
+        pass(45).await;
+        let all = held_back(&world).await;
+        let expected = format!(
+            "DaemonSet kube-system/vsphere-cloud-controller-manager does not tolerate the taint {UNINITIALIZED}:NoSchedule: add a toleration to its pods"
+        );
+        assert!(all.len() == 2 && all.iter().all(|told| told.ends_with(&expected)), "{all:?}");
+    });
+}
+
+/// Configurations whose cluster has no pod network of its own.
+fn without_network(material: &mut Material) {
+    let patch = "      - op: add\n        path: /machine/kubelet/extraConfig\n";
+    let none = "      - op: add\n        path: /cluster/network/cni\n        value:\n          name: none\n";
+    replace(&mut material.files, patch, &format!("{none}{patch}"));
+}
+
+#[test]
+fn a_cluster_without_a_pod_network_says_so_and_goes_on_when_it_comes() {
+    run(93, async {
+        let mut world = World::start(&Setup { edit: Some(without_network), ..Setup::new(93, 1, 1) }).await;
+        assert!(tokio::time::timeout(std::time::Duration::from_secs(120), world.up()).await.is_err(), "no Node is ready without");
+        let none = "has no pod network (CNI) since 08:00:";
+        for restart in [false, true] {
+            for machine in list(&world, "machines").await {
+                for type_ in ["NodeReady", "NodeHealthy"] {
+                    let (_, message) = told(&machine, type_);
+                    assert!(message.contains("* Node.Ready: container runtime network not ready"), "{message}");
+                    assert!(
+                        message.contains(none) && message.contains("; none is installed: let the machine configuration bring one"),
+                        "{message}"
+                    );
+                }
+            }
+            let (_, verdict) = described(&world).await;
+            assert!(verdict.waiting.iter().any(|line| line.contains(none) && line.contains("none is installed")), "{verdict:?}");
+            if !restart {
+                world.restart().await;
+                pass(60).await;
+            }
+        }
+        // One that does not tolerate what is on the Nodes gets no pod.
+        let mut network = json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "calico-node"}, "spec": {"selector": {"matchLabels": {"app": "calico"}},
+            "template": {"metadata": {"labels": {"app": "calico"}}, "spec": {"hostNetwork": true, "containers": [{"name": "c", "image": "i"}]}}}});
+        let path = "/apis/apps/v1/namespaces/kube-system/daemonsets";
+        let api = workload(&world);
+        api.send(http::Method::POST, path, Some("application/json"), Some(&network)).await.unwrap();
+        pass(330).await;
+        for machine in list(&world, "machines").await {
+            let (_, message) = told(&machine, "NodeReady");
+            assert!(message.contains("; DaemonSet kube-system/calico-node does not tolerate the taint node"), "{message}");
+        }
+        network["spec"]["template"]["spec"]["tolerations"] = json!([{"operator": "Exists"}]);
+        merge(&api, &format!("{path}/calico-node"), json!({"spec": network["spec"]})).await;
+        pass(60).await;
+        for machine in list(&world, "machines").await {
+            assert!(holds(&machine, "NodeReady"), "{machine:#}");
         }
     });
 }

@@ -51,6 +51,8 @@ pub struct Setup {
     pub defects: Defects,
     /// The user's own files instead of the examples.
     pub material: Option<fn() -> Material>,
+    /// What is changed in the files.
+    pub edit: Option<fn(&mut Material)>,
     /// Whether the rule checker looks on. Only a measurement of what the product itself costs goes without.
     pub is_checked: bool,
 }
@@ -59,7 +61,7 @@ impl Setup {
     /// The examples with these numbers of machines.
     pub fn new(seed: u64, control_planes: u32, workers: u32) -> Self {
         let set = vec![format!("CONTROL_PLANE_MACHINE_COUNT={control_planes}"), format!("WORKER_MACHINE_COUNT={workers}")];
-        Self { seed, speed: 1.0, set, defects: Defects::none(), material: None, is_checked: true }
+        Self { seed, speed: 1.0, set, defects: Defects::none(), material: None, edit: None, is_checked: true }
     }
 }
 
@@ -110,6 +112,9 @@ impl World {
         };
         let mut material = setup.material.map_or_else(|| own_material(&seams), |material| material());
         material.set.extend(setup.set.clone());
+        if let Some(edit) = setup.edit {
+            edit(&mut material);
+        }
         let simulator = simulate::start(material.site().unwrap(), setup.speed, material.neighbours.clone(), &seams).await.unwrap();
         seams.dialer = simulator.network();
         if setup.is_checked {
