@@ -5,6 +5,7 @@
 mod act;
 pub mod plan;
 pub mod status;
+mod strays;
 #[cfg(test)]
 mod tests;
 
@@ -64,9 +65,11 @@ pub fn start(wiring: &Wiring) -> Started {
         }
     });
     let waker = controller.waker();
+    let machines = wiring.stores.get::<Machine>();
     wiring.workload.subscribe(Arc::new(move |change| {
-        // A Node's change shows in its Machine first.
-        if change.node.is_none() {
+        // A Node's change shows in its Machine first, when it has one.
+        let machine = change.node.as_ref().and_then(|node| strays::machine_of(node));
+        if machine.is_none_or(|machine| machines.get_in(change.cluster.namespace(), machine).is_none()) {
             waker.wake(&change.cluster);
         }
     }));
@@ -94,6 +97,7 @@ impl Clusters {
         Ok(Observed {
             connection: wiring.workload.connection(&key),
             away_since: wiring.workload.away_since(&key),
+            nodes: wiring.workload.nodes(&key),
             now: wiring.clock.now_seconds(),
             cluster,
             infrastructure,
@@ -120,7 +124,8 @@ impl Reconciler for Clusters {
                 break;
             }
         }
-        let again = Action::at(status::doubted_at(&observed), observed.now);
+        let again = [status::doubted_at(&observed), strays::look_again(&observed)].into_iter().flatten().min();
+        let again = Action::at(again, observed.now);
         // The status is told even when a step failed, and from what the steps left behind.
         if let Some(cluster) = self.store.get(key) {
             let observed = Observed { cluster, ..observed };
@@ -128,6 +133,9 @@ impl Reconciler for Clusters {
             let old = observed.cluster.status.as_ref();
             let written = crate::status::patch(&self.store, &*observed.cluster, old, &new).await;
             if matches!(written, Ok(Some(_))) {
+                if let Some(message) = status::new_strays(&observed.cluster, &new) {
+                    self.recorder.event(&observed.cluster.object_ref(&()), EventType::Warning, status::STRAY_NODES, message);
+                }
                 for (reason, message) in status::events(&observed.cluster, &new) {
                     self.recorder.event(&observed.cluster.object_ref(&()), EventType::Normal, &reason, message);
                 }

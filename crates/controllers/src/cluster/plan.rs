@@ -13,6 +13,7 @@ use std::sync::Arc;
 use api::cluster::{Cluster, Machine, MachineDeployment, MachineSet};
 use api::names::{finalizers, labels};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::contract::Referenced;
@@ -32,6 +33,8 @@ pub struct Observed {
     pub connection: Connection,
     /// Since when the cluster does not answer; none while it does.
     pub away_since: Option<Timestamp>,
+    /// As last seen.
+    pub nodes: Vec<Arc<Node>>,
     pub now: Timestamp,
 }
 

@@ -12,6 +12,7 @@ use runtime::reconcile::Wait;
 use serde_json::Value;
 
 use super::plan::{Deletion, Observed, Plan};
+use super::strays;
 use crate::aggregate::{self, Member, Reasons};
 use crate::contract::{External, Referenced};
 use crate::controlplane::is_control_plane;
@@ -21,6 +22,16 @@ use crate::status::set_paused;
 use crate::workload::Connection;
 
 const INITIALIZATION_WAIT: &str = "Waiting for control plane provider to indicate the control plane has been initialized";
+
+/// The condition, of ours, that is there while Nodes belong to no Machine.
+pub const STRAY_NODES: &str = "StrayNodes";
+
+/// What is told of Nodes without a Machine, when that is news.
+pub fn new_strays(cluster: &Cluster, new: &ClusterStatus) -> Option<String> {
+    let told = |status: &ClusterStatus| get(&status.conditions, STRAY_NODES).map(|told| told.message.clone());
+    let (old, new) = (cluster.status.as_ref().and_then(told), told(new));
+    new.filter(|new| old.as_ref() != Some(new))
+}
 
 /// Computes the status from the old one and what was observed.
 pub fn status(observed: &Observed, plan: &Plan) -> ClusterStatus {
@@ -214,6 +225,11 @@ fn current(observed: &Observed, plan: &Plan, status: &mut ClusterStatus) {
     ];
     for condition in all {
         conditions::set(&mut status.conditions, condition, generation, now);
+    }
+    match strays::told(observed) {
+        Some(told) => drop(conditions::set(&mut status.conditions, conditions::new(STRAY_NODES, true, STRAY_NODES, told), generation, now)),
+        None if observed.connection.is_connected() => conditions::remove(&mut status.conditions, STRAY_NODES),
+        None => {}
     }
     let positive = ["RemoteConnectionProbe", "InfrastructureReady", "ControlPlaneAvailable", "WorkersAvailable"];
     let mut available = conditions::summarize("Available", &status.conditions, &positive, &["Deleting"], "Available");

@@ -50,6 +50,7 @@ fn settled() -> Observed {
         machines: Vec::new(),
         connection: Connection::Connected { since: now() },
         away_since: None,
+        nodes: Vec::new(),
         now: now(),
     }
 }
@@ -323,4 +324,42 @@ fn events_are_told_once() {
     let after = with_cluster(&observed, &json!({"status": told}));
     assert_eq!(status(&after, &plan(&after)), told, "the same view gives the same status");
     assert_eq!(events(&after.cluster, &told), []);
+}
+
+#[test]
+fn nodes_without_a_machine_are_told_when_they_stay() {
+    const ID: &str = "vsphere://b95b13fa-dd72-5777-8b59-51ecae5d0371";
+    let node = |name: &str, joined: &str, change: &Value| -> Arc<k8s_openapi::api::core::v1::Node> {
+        let mut value = json!({"metadata": {"name": name, "creationTimestamp": format!("2026-03-01T{joined}Z")}, "spec": {}});
+        json_patch::merge(&mut value, change);
+        read(value)
+    };
+    let known = machine("a", json!({}), &json!({"status": {"nodeRef": {"name": "a"}}}));
+    let joining = machine("b", json!({}), &json!({"spec": {"providerID": ID}}));
+    let with = |nodes: Vec<_>| Observed { machines: vec![known.clone(), joining.clone()], nodes, ..settled() };
+    let told = |observed: &Observed| {
+        let told = status(observed, &plan(observed));
+        get(&told.conditions, super::status::STRAY_NODES).map(|told| told.message.clone())
+    };
+    let ours = || vec![node("a", "07:00:00", &json!({})), node("b", "07:00:00", &json!({"spec": {"providerID": ID}}))];
+    assert_eq!(told(&with(ours())), None);
+    let kept = node("old", "07:00:00", &json!({"metadata": {"annotations": {"cluster.x-k8s.io/machine": "old-1"}}}));
+    let text = told(&with([ours(), vec![kept]].concat())).unwrap();
+    assert!(text.starts_with("Node old has no Machine any more (old-1 is gone): ") && text.contains("`kubectl delete node old`"), "{text}");
+    let text = told(&with(vec![node("x", "07:58:00", &json!({}))])).unwrap();
+    assert!(text.starts_with("Node x belongs to no Machine of this Cluster (it joined at 07:58:00)"), "{text}");
+    let fresh = with(vec![node("x", "07:58:01", &json!({}))]);
+    assert_eq!((told(&fresh), super::strays::look_again(&fresh)), (None, Some("2026-03-01T08:00:01Z".parse().unwrap())));
+    // What was told stays while nobody can look, and goes when they are gone.
+    let was = Observed { cluster: with_status(&with(vec![node("x", "07:00:00", &json!({}))])), ..with(Vec::new()) };
+    assert_eq!(told(&was), None);
+    let away = Observed { connection: Connection::Waiting { on: "x".into() }, ..was };
+    assert!(told(&away).is_some());
+}
+
+/// The Cluster with the status that is told of it.
+fn with_status(observed: &Observed) -> Arc<Cluster> {
+    let mut cluster = (*observed.cluster).clone();
+    cluster.status = Some(status(observed, &plan(observed)));
+    Arc::new(cluster)
 }

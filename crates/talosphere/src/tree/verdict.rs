@@ -17,7 +17,7 @@ pub struct Verdict {
     pub is_deleting: bool,
     /// What is waited for, the first line being the most telling.
     pub waiting: Vec<String>,
-    /// What keeps ready Nodes from being used.
+    /// What keeps ready Nodes from being used, and Nodes that belong to no Machine.
     pub notes: Vec<String>,
     /// What waiting does not bring, when everything else is there.
     pub stuck: Option<Stuck>,
@@ -155,19 +155,21 @@ pub fn verdict(objects: &Objects, cluster: &str) -> Verdict {
     let mut waiting: Vec<String> = waits.into_iter().map(|wait| wait.1).collect();
     waiting.extend(stuck.machines.iter().chain(&stuck.told).chain(&stuck.held).cloned());
     let stuck = is_only_outdated.then_some(stuck);
-    Verdict { is_ready: waiting.is_empty(), is_deleting: is_deleting(object), waiting, notes: notes(&machines), stuck }
+    Verdict { is_ready: waiting.is_empty(), is_deleting: is_deleting(object), waiting, notes: notes(object, &machines), stuck }
 }
 
-/// What keeps ready Nodes from being used. Most often it is the same for all of them.
-fn notes(machines: &[&Value]) -> Vec<String> {
+/// What keeps ready Nodes from being used, most often the same for all of them; and Nodes that are nobody's.
+fn notes(cluster: &Value, machines: &[&Value]) -> Vec<String> {
+    let strays = condition(cluster, "StrayNodes").filter(|told| text(told, "/status") == "True");
+    let strays = strays.into_iter().flat_map(|told| text(told, "/message").lines().map(str::to_owned).collect::<Vec<_>>());
     let mut held = machines.iter().filter(|machine| !is_deleting(machine)).filter_map(|machine| held_back(machine));
-    let Some(first) = held.next() else { return Vec::new() };
+    let Some(first) = held.next() else { return strays.collect() };
     let more = match held.count() {
         0 => String::new(),
         1 => " (and so is 1 more Node)".to_owned(),
         more => format!(" (and so are {more} more Nodes)"),
     };
-    vec![format!("{first}{more}")]
+    std::iter::once(format!("{first}{more}")).chain(strays).collect()
 }
 
 /// Whether as many machines exist as are wanted.

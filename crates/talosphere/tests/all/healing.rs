@@ -580,3 +580,93 @@ fn a_cluster_without_a_pod_network_says_so_and_goes_on_when_it_comes() {
         }
     });
 }
+
+#[test]
+fn a_node_that_comes_back_without_its_machine_is_told_and_left_alone() {
+    run(94, async {
+        let mut world = up(94, 2).await;
+        let gone = names(&world).await.first().unwrap().clone();
+        let api = workload(&world);
+        let old = api.get(&format!("/api/v1/nodes/{gone}")).await.unwrap().unwrap();
+        world.api().send(http::Method::DELETE, &format!("{GROUP}/machines/{gone}"), None, None).await.unwrap();
+        until(&world, 2, 600, |seen| all_ready(2)(seen) && !seen.iter().any(|machine| name(machine) == gone)).await;
+        assert!(api.get(&format!("/api/v1/nodes/{gone}")).await.unwrap().is_none());
+        // Its virtual machine was kept by somebody and is started: the kubelet registers under the old name, with the old UUID.
+        let zombie = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": gone, "labels": old["metadata"]["labels"]},
+            "status": {"nodeInfo": old["status"]["nodeInfo"]}});
+        api.send(http::Method::POST, "/api/v1/nodes", Some("application/json"), Some(&zombie)).await.unwrap();
+        pass(60).await;
+        assert!(described(&world).await.1.notes.is_empty(), "it might be a machine that joins");
+        world.restart().await;
+        pass(65).await;
+        let cluster = list(&world, "clusters").await.remove(0);
+        let (_, message) = told(&cluster, "StrayNodes");
+        assert!(message.starts_with(&format!("Node {gone} belongs to no Machine of this Cluster (it joined at ")), "{message}");
+        assert!(events(&world, "StrayNodes").await.contains(&message));
+        let (_, verdict) = described(&world).await;
+        assert!(verdict.is_ready && verdict.notes == [message], "{verdict:?}");
+        pass(1200).await;
+        let kept = api.get(&format!("/api/v1/nodes/{gone}")).await.unwrap().unwrap();
+        assert!(kept["metadata"]["annotations"].is_null(), "nobody has touched it: {kept:#}");
+        assert!(all_ready(2)(&workers(&world).await));
+        api.send(http::Method::DELETE, &format!("/api/v1/nodes/{gone}"), None, None).await.unwrap();
+        pass(5).await;
+        assert!(described(&world).await.1.notes.is_empty());
+    });
+}
+
+fn definition(kind: &str) -> Value {
+    let plural = format!("{}s", kind.to_lowercase());
+    let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": format!("{plural}.repair.example.com")},
+        "spec": {"group": "repair.example.com", "scope": "Namespaced", "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase(), "listKind": format!("{kind}List")},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}]}})
+}
+
+#[test]
+fn a_template_whose_kind_is_not_served_is_told_and_one_that_is_replaces_from_outside() {
+    run(95, async {
+        let mut world = up(95, 3).await;
+        let path = format!("{GROUP}/machinehealthchecks/{}", name(&check(&world).await));
+        let reference = json!({"apiVersion": "repair.example.com/v1", "kind": "RebootTemplate", "name": "reboot"});
+        merge(&world.api(), &path, json!({"spec": {"remediation": {"templateRef": reference}}})).await;
+        let ill = names(&world).await.first().unwrap().clone();
+        annotate(&world, &ill, REMEDIATE, json!("")).await;
+        pass(600).await;
+        let (reason, message) = told(&check(&world).await, "ExternalRemediationTemplateAvailable");
+        assert_eq!(reason, "ExternalRemediationTemplateNotFound");
+        assert!(message.starts_with("the API serves no kind RebootTemplate in group repair.example.com"), "{message}");
+        let machine = worker(&world, &ill).await.unwrap();
+        assert!(condition(&machine, "OwnerRemediated").is_null() && machine["metadata"]["deletionTimestamp"].is_null());
+        let (_, verdict) = described(&world).await;
+        assert!(
+            verdict.waiting[0].contains(&format!("Machine {ill} is unhealthy")) && verdict.waiting[0].contains("serves no kind"),
+            "{verdict:?}"
+        );
+        // Somebody installs it.
+        for kind in ["RebootTemplate", "Reboot"] {
+            let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+            world.api().send(http::Method::POST, path, Some("application/json"), Some(&definition(kind))).await.unwrap();
+        }
+        let repairs = "/apis/repair.example.com/v1/namespaces/default";
+        let template = json!({"apiVersion": "repair.example.com/v1", "kind": "RebootTemplate", "metadata": {"name": "reboot"},
+            "spec": {"template": {"spec": {"times": 3}}}});
+        let made =
+            world.api().send(http::Method::POST, &format!("{repairs}/reboottemplates"), Some("application/json"), Some(&template)).await;
+        made.unwrap();
+        pass(70).await;
+        world.restart().await;
+        pass(5).await;
+        let request = world.api().get(&format!("{repairs}/reboots/{ill}")).await.unwrap().unwrap();
+        assert_eq!((&request["spec"]["times"], &request["metadata"]["ownerReferences"][0]["kind"]), (&json!(3), &json!("Machine")));
+        let machine = worker(&world, &ill).await.unwrap();
+        assert!(condition(&machine, "OwnerRemediated").is_null(), "the owner is not asked as well");
+        assert!(told(&machine, "ExternallyRemediated").1.starts_with("Waiting for Reboot "), "{machine:#}");
+        // It is well again: nobody has to do anything.
+        annotate(&world, &ill, REMEDIATE, Value::Null).await;
+        pass(10).await;
+        assert!(world.api().get(&format!("{repairs}/reboots/{ill}")).await.unwrap().is_none());
+        let machine = worker(&world, &ill).await.unwrap();
+        assert!(condition(&machine, "ExternallyRemediated").is_null() && holds(&machine, "Ready"));
+    });
+}
