@@ -66,6 +66,20 @@ impl Act {
         Ok(())
     }
 
+    /// Takes back what a Machine was told by a check that is gone.
+    ///
+    /// # Errors
+    /// As the API answers.
+    pub async fn release(&self, machine: &Machine) -> Result<(), Error> {
+        let mut status = machine.status.clone().unwrap_or_default();
+        status.deprecated.v1beta1.conditions.retain(|condition| condition.type_ != HEALTHY);
+        conditions::remove(&mut status.conditions, HEALTHY);
+        remediation::take_back(&mut status);
+        crate::status::patch(&self.machines, machine, machine.status.as_ref(), &status).await?;
+        self.wiring.log.record(NAME, "release", format_args!("Machine {}", ObjectKey::of(&machine.metadata)), "ok");
+        Ok(())
+    }
+
     /// Changes the status of a Machine as it is now.
     async fn change(&self, observed: &Observed, name: &str, edit: impl FnOnce(&mut api::cluster::MachineStatus)) -> Result<(), Error> {
         let namespace = observed.check.metadata.namespace.as_deref().unwrap_or_default();

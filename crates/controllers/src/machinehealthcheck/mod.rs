@@ -92,9 +92,8 @@ impl Checks {
         let wiring = &self.act.wiring;
         let key = ObjectKey::of(&check.metadata);
         let cluster_key = ObjectKey { namespace: key.namespace.clone(), name: check.spec.cluster_name.clone() };
-        let empty = BTreeMap::new();
         let mut machines = self.machines.of_cluster(cluster_key.namespace(), &cluster_key.name);
-        machines.retain(|machine| check.spec.selector.matches(machine.metadata.labels.as_ref().unwrap_or(&empty)));
+        machines.retain(|machine| plan::selects(&check, machine));
         let (template, requests) = self.template(&check, &machines).await?;
         Ok(Observed {
             cluster: self.clusters.get(&cluster_key),
@@ -140,6 +139,17 @@ impl Checks {
         Ok((template, requests))
     }
 
+    /// Takes back what a check told Machines that no check looks after any more: nobody else would, and they could never be ready again.
+    async fn release(&self, namespace: &str) -> Result<(), Error> {
+        let checks = self.store.in_namespace(namespace);
+        for machine in self.machines.in_namespace(namespace) {
+            if plan::is_left_behind(&machine, &checks) {
+                self.act.release(&machine).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Records an event when the limit is what keeps unhealthy Machines from being replaced, once for each state.
     fn tell_restriction(&self, check: &MachineHealthCheck, new: &api::cluster::MachineHealthCheckStatus, plan: &Plan) {
         let message = |status: &api::cluster::MachineHealthCheckStatus| {
@@ -158,7 +168,14 @@ impl Reconciler for Checks {
     type Kind = MachineHealthCheck;
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<Action, Error> {
-        let Some(check) = self.store.get(key) else { return Ok(Action::Done) };
+        let Some(check) = self.store.get(key) else {
+            self.release(key.namespace()).await?;
+            return Ok(Action::Done);
+        };
+        // What it selects may be something else now.
+        if check.status.as_ref().is_some_and(|status| status.observed_generation != check.metadata.generation) {
+            self.release(key.namespace()).await?;
+        }
         let observed = self.observe(check).await?;
         let plan = plan::plan(&observed);
         let mut result = Ok(());

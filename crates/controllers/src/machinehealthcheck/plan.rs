@@ -206,6 +206,20 @@ pub fn template_of(found: &Referenced) -> Template {
     }
 }
 
+/// Whether a check looks after a Machine.
+pub fn selects(check: &MachineHealthCheck, machine: &Machine) -> bool {
+    let empty = BTreeMap::new();
+    let labels = machine.metadata.labels.as_ref().unwrap_or(&empty);
+    check.spec.cluster_name == machine.spec.cluster_name && check.spec.selector.matches(labels)
+}
+
+/// Whether a Machine has a verdict, and is in no check's care any more. What its owner has begun is the owner's to end.
+pub fn is_left_behind(machine: &Machine, checks: &[Arc<MachineHealthCheck>]) -> bool {
+    let is_begun = remediation::condition(machine, OWNER).is_some() && !remediation::is_asked_and_not_begun(machine);
+    let is_cared_for = checks.iter().any(|check| !is_deleting(&check.metadata) && selects(check, machine));
+    remediation::condition(machine, HEALTHY).is_some() && !is_begun && !is_cared_for && !is_deleting(&machine.metadata)
+}
+
 fn is_unclaimed(check: &MachineHealthCheck, cluster: &Cluster) -> bool {
     let is_labelled = check.metadata.labels.as_ref().and_then(|known| known.get(labels::CLUSTER_NAME)) == Some(&check.spec.cluster_name);
     let is_owned = check.metadata.owner_references.iter().flatten().any(|owner| Some(&owner.uid) == cluster.metadata.uid.as_ref());

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Node;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::plan::{Observed, Plan, Step, Template, Verdict, Wish, plan, template_of};
+use super::plan::{Observed, Plan, Step, Template, Verdict, Wish, is_left_behind, plan, template_of};
 use super::status::status;
 use crate::contract::{External, Referenced};
 use crate::workload::Connection;
@@ -288,4 +288,24 @@ fn a_template_that_is_named_replaces_from_outside_or_says_why_not() {
     assert_eq!(requests(&made), 0);
     let well = Observed { nodes: vec![node("a", "True", "08:00:00")], ..made };
     assert!(matches!(plan(&well).steps.as_slice(), [Step::Tell { .. }, Step::EndRequest { .. }]));
+}
+
+#[test]
+fn a_machine_that_no_check_looks_after_any_more_keeps_no_verdict() {
+    let labelled = |change: &Value| {
+        let mut value = json!({"metadata": {"labels": {"pool": "a"}}});
+        json_patch::merge(&mut value, change);
+        machine("a", &value)
+    };
+    let told = labelled(&asked("RetryLimitReached"));
+    let others = check(&json!({"spec": {"selector": {"matchLabels": {"pool": "b"}}}}));
+    let going = check(&json!({"metadata": {"deletionTimestamp": "2026-03-01T08:00:00Z"}}));
+    let elsewhere = check(&json!({"spec": {"clusterName": "other"}}));
+    assert!(is_left_behind(&told, &[others, going, elsewhere]));
+    assert!(!is_left_behind(&told, &[check(&json!({}))]));
+    assert!(!is_left_behind(&labelled(&json!({})), &[]), "it has none");
+    assert!(!is_left_behind(&labelled(&asked("MachineDeleting")), &[]), "its owner has begun");
+    let mut gone = asked("WaitingForRemediation");
+    gone["metadata"] = json!({"deletionTimestamp": "2026-03-01T08:00:00Z"});
+    assert!(!is_left_behind(&labelled(&gone), &[]));
 }

@@ -338,13 +338,13 @@ fn a_person_has_it_tried_again_after_the_limit() {
 
 #[test]
 fn a_machine_that_somebody_deletes_in_vcenter_is_told_and_replaced_at_once() {
-    for restart_after in [None, Some(0), Some(3), Some(20)] {
+    for restart_after in [None, Some(0), Some(40), Some(80), Some(120), Some(200), Some(1000), Some(3000), Some(20_000)] {
         run(87, async {
             let mut world = up(87, 3).await;
             let ill = names(&world).await.first().unwrap().clone();
             destroy(&world, &ill);
-            if let Some(seconds) = restart_after {
-                pass(seconds).await;
+            if let Some(milliseconds) = restart_after {
+                tokio::time::sleep(std::time::Duration::from_millis(milliseconds)).await;
                 world.restart().await;
             }
             let took = until(&world, 3, 400, |seen| all_ready(3)(seen) && !seen.iter().any(|machine| name(machine) == ill)).await;
@@ -379,6 +379,35 @@ fn without_a_check_a_machine_that_is_gone_is_told_and_stays() {
         // As it says.
         world.api().send(http::Method::DELETE, &format!("{GROUP}/machines/{ill}"), None, None).await.unwrap();
         until(&world, 2, 600, all_ready(2)).await;
+    });
+}
+
+#[test]
+fn who_takes_the_check_away_takes_its_verdicts_away() {
+    run(96, async {
+        let world = up(96, 3).await;
+        let deployment = format!("{GROUP}/machinedeployments/demo-workers");
+        merge(&world.api(), &deployment, json!({"spec": {"remediation": {"maxInFlight": 0}}})).await;
+        let ill = names(&world).await.first().unwrap().clone();
+        annotate(&world, &ill, REMEDIATE, json!("")).await;
+        pass(10).await;
+        let machine = worker(&world, &ill).await.unwrap();
+        assert_eq!(told(&machine, "OwnerRemediated").0, "RemediationDeferred");
+        // Another selection is as good as none.
+        let path = format!("{GROUP}/machinehealthchecks/{}", name(&check(&world).await));
+        merge(&world.api(), &path, json!({"spec": {"selector": {"matchLabels": {"pool": "others"}}}})).await;
+        pass(10).await;
+        assert!(condition(&worker(&world, &ill).await.unwrap(), "OwnerRemediated").is_null());
+        merge(&world.api(), &path, json!({"spec": {"selector": {"matchLabels": {"pool": "workers"}}}})).await;
+        pass(10).await;
+        assert_eq!(told(&worker(&world, &ill).await.unwrap(), "OwnerRemediated").0, "RemediationDeferred");
+        world.api().send(http::Method::DELETE, &path, None, None).await.unwrap();
+        pass(10).await;
+        merge(&world.api(), &deployment, json!({"spec": {"remediation": null}})).await;
+        pass(600).await;
+        let machine = worker(&world, &ill).await.unwrap();
+        assert!(holds(&machine, "Ready") && condition(&machine, "HealthCheckSucceeded").is_null(), "{machine:#}");
+        assert!(workers(&world).await.iter().all(|machine| condition(machine, "HealthCheckSucceeded").is_null()));
     });
 }
 
