@@ -288,4 +288,50 @@ proptest! {
             prop_assert!(pair[1].duration_since(pair[0]) >= least, "{begun:?}");
         }
     }
+
+    /// Whatever the Machines and the rounds: only those that are asked for go for it, none twice, none while the set may not, never more at a
+    /// time than allowed, and what is held back is told.
+    #[test]
+    fn only_what_is_asked_for_goes_and_the_rest_is_told(
+        wanted in 0..8_i32,
+        states in proptest::collection::vec(0..6_u8, 0..10),
+        most in proptest::option::of(0..4_i32),
+        rounds in proptest::option::of((1..7_u32, 0..60_i64)),
+        is_current in any::<bool>(),
+    ) {
+        let machines: Vec<Arc<Machine>> = states.iter().enumerate().map(|(n, state)| {
+            let name = format!("m{n}");
+            match state {
+                0 => old(&name),
+                1 => young(&name, "11:30:00"),
+                2 => ill(&name, "06:00:00", "11:59:00", &json!({"metadata": {"annotations": {"cluster.x-k8s.io/skip-remediation": ""}}})),
+                3 => ill(&name, "06:00:00", "11:59:00", &json!({"metadata": {"deletionTimestamp": "2026-03-01T11:59:00Z"}})),
+                4 => ill(&name, "06:00:00", "11:59:00", &json!({"metadata": {"annotations": {"cluster.x-k8s.io/remediate-machine": ""}}})),
+                _ => machine(&name, &json!({})),
+            }
+        }).collect();
+        let due: Vec<String> = states.iter().enumerate().filter(|(_, state)| matches!(state, 0 | 1 | 4)).map(|(n, _)| format!("m{n}")).collect();
+        let revision = if is_current { "2" } else { "1" };
+        let told = rounds.map(|(count, minutes)| Rounds { count, last: at("12:00:00") - SignedDuration::from_mins(minutes) }.to_string());
+        let change = json!({"metadata": {"annotations": {ROUNDS: told, "machinedeployment.clusters.x-k8s.io/revision": revision}}, "spec": {"replicas": wanted}});
+        let owner = json!({"metadata": {"annotations": {"machinedeployment.clusters.x-k8s.io/revision": "2"}}, "spec": {"remediation": most.map(|most| json!({"maxInFlight": most}))}});
+        let seen = Observed { set: set(&change), deployment: deployment(&owner), now: at("12:00:00"), ..observed(machines) };
+        let name = |machine: &Machine| machine.metadata.name.clone().unwrap();
+        let steps = plan(&seen).steps;
+        let of = |pick: fn(&Step) -> Option<&Arc<Machine>>| -> Vec<String> { steps.iter().filter_map(pick).map(|machine| name(machine)).collect() };
+        let replaced = of(|step| if let Step::Remediate(machine) = step { Some(machine) } else { None });
+        let held = of(|step| if let Step::TellRemediation { machine, .. } = step { Some(machine) } else { None });
+        let deleted = of(|step| if let Step::DeleteMachine(machine) = step { Some(machine) } else { None });
+        prop_assert!(replaced.iter().all(|name| due.contains(name) && !deleted.contains(name) && !held.contains(name)), "{steps:?}");
+        prop_assert!(is_current || replaced.is_empty());
+        prop_assert!(most.is_none_or(|most| replaced.len() <= usize::try_from(most).unwrap()));
+        let mut all: Vec<String> = replaced.iter().chain(&held).cloned().collect();
+        all.extend(due.iter().filter(|name| deleted.contains(name)).cloned());
+        all.sort();
+        prop_assert_eq!(all, due);
+        // The count is stored before the first of them goes.
+        let stored = steps.iter().position(|step| matches!(step, Step::StoreRounds(_)));
+        let first = steps.iter().position(|step| matches!(step, Step::Remediate(_)));
+        prop_assert!(stored.is_none() || first.is_none() || stored < first);
+    }
 }
