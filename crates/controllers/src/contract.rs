@@ -51,6 +51,9 @@ pub struct ExternalSpec {
     /// A machine's network, for the addresses that it fixes. Providers write it in their own ways.
     #[serde(skip_serializing_if = "Value::is_null")]
     pub network: Value,
+    /// What a template makes objects of. Providers write it in their own ways.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub template: Value,
 }
 
 /// `status.initialization` of a contract object.

@@ -166,10 +166,9 @@ impl Givens {
     /// An IPAddress of it is held by a claim of the machine's infrastructure.
     fn has_claimed(&self, machine: &Machine, host: &str) -> bool {
         let namespace = machine.metadata.namespace.as_deref().unwrap_or_default();
-        let infrastructure = &machine.spec.infrastructure_ref.name;
         let claims = self.addresses.in_namespace(namespace).into_iter().filter(|address| address.spec.address == host);
         let mut claims = claims.filter_map(|address| self.claims.get_in(namespace, &address.spec.claim_ref.name));
-        claims.any(|claim| claim.metadata.owner_references.iter().flatten().any(|owner| owner.name == *infrastructure))
+        claims.any(|claim| is_claim_of(&claim, machine))
     }
 
     /// The machine's specification fixes it.
@@ -180,6 +179,12 @@ impl Givens {
         let fixed = devices.iter().filter_map(|device| device.get("ipAddrs")?.as_array()).flatten().filter_map(Value::as_str);
         Ok(fixed.map(|address| address.split('/').next().unwrap_or_default()).any(|address| address == host))
     }
+}
+
+/// Whether a claim is of a Machine's infrastructure: of the VM, which is named after the Machine, or of the object that the Machine names.
+pub fn is_claim_of(claim: &IPAddressClaim, machine: &Machine) -> bool {
+    let names = [machine.metadata.name.as_deref(), Some(machine.spec.infrastructure_ref.name.as_str())];
+    claim.metadata.owner_references.iter().flatten().any(|owner| names.contains(&Some(owner.name.as_str())))
 }
 
 /// The address to reach a control plane at: internal before external ones, and not the endpoint's unless it `is_own`.

@@ -34,6 +34,7 @@ pub mod machineset;
 pub mod mirror;
 pub mod naming;
 pub mod remediation;
+pub mod rounds;
 pub mod status;
 pub mod talosconfig;
 pub mod taloscontrolplane;

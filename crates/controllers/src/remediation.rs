@@ -88,6 +88,13 @@ pub fn tell(status: &mut MachineStatus, reason: &str, message: &str, generation:
     conditions::set(&mut status.conditions, conditions::new(OWNER, false, reason, message), generation, now);
 }
 
+/// What a Machine is told that is deleted so that another takes its place.
+pub fn deleting(machine: &Machine) -> (&'static str, String) {
+    let why = condition(machine, HEALTHY).map(|told| told.message.clone()).unwrap_or_default();
+    let why = if why.is_empty() { why } else { format!(": {why}") };
+    (DELETING, format!("Machine is deleted, and another is made in its place{why}"))
+}
+
 /// Takes OwnerRemediated away.
 pub fn take_back(status: &mut MachineStatus) {
     status.deprecated.v1beta1.conditions.retain(|condition| condition.type_ != OWNER);

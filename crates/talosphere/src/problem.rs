@@ -143,8 +143,8 @@ codes! {
         "Somebody has begun to delete the object. A deletion cannot be taken back, so that nothing can be brought up on it.",
         "Wait for the end of the deletion (`talosphere delete` of the same object does), then run the command again.";
     NotRolledOut = "TS307", Failure, "A change is stored, but not carried out",
-        "Machines run with an older version, template or configuration, and waiting does not change that: this release does not replace control planes by itself, a rollout of workers is paused, or they are replaced only when somebody deletes them (OnDelete).",
-        "Take the change back. Or, for control planes: replace the machines by hand, one at a time. For workers: `talosphere rollout resume`, or delete their Machines.";
+        "Machines run with an older version, template or configuration, and waiting does not change that: the rollout is paused, they are replaced only when somebody deletes them (OnDelete), or a control plane cannot be replaced by another, since its own address is the cluster's endpoint.",
+        "Take the change back. Or resume what is paused (`talosphere rollout resume` for workers), delete the Machines one at a time (OnDelete), or give the cluster an endpoint that moves: a virtual IP or a load balancer.";
     RolloutRefused = "TS308", Failure, "A rollout cannot be changed so",
         "A paused rollout is neither restarted nor taken back, and one is paused, or resumed, only once.",
         "`talosphere rollout resume machinedeployment/NAME` goes on with a paused one; `talosphere rollout status` tells how far it is.";

@@ -399,8 +399,24 @@ mod tests {
         let told = verdict(&objects, "c");
         assert!(!told.is_ready);
         assert_eq!(told.waiting, ["Machine m is not up to date: Version v1.32.4, v1.33.0 required"]);
-        let problem = told.stuck.unwrap().problem("c", "team").to_string();
-        assert!(problem.contains("TS307") && problem.contains("v1.33.0 required") && problem.contains("remedy"), "{problem}");
+        assert_eq!(told.stuck, None, "it is rolled");
+        let plane = objects.get("TalosControlPlane", "cp").unwrap().clone();
+        let blocked = json!([{"type": "Ready", "status": "True"}, {"type": "MachinesSpecUpToDate", "status": "False",
+            "reason": "RollingUpdateBlocked", "message": "its own address is the endpoint"}]);
+        for (pointer, value, words) in [
+            (
+                "/spec/rolloutStrategy",
+                json!({"type": "OnDelete"}),
+                ["TalosControlPlane cp are replaced when", "kubectl delete machine NAME"],
+            ),
+            ("/metadata/annotations", json!({"cluster.x-k8s.io/paused": ""}), ["TalosControlPlane cp is paused", "paused- -n team"]),
+            ("/status/conditions", blocked, ["a machine of TalosControlPlane cp cannot be replaced", "its own address is the endpoint"]),
+        ] {
+            objects.put("TalosControlPlane", with(plane.clone(), pointer, value));
+            let problem = verdict(&objects, "c").stuck.unwrap().problem("c", "team").to_string();
+            assert!(problem.contains("TS307") && problem.contains("v1.33.0 required"), "{problem}");
+            assert!(words.iter().all(|word| problem.contains(word)), "{problem} lacks {words:?}");
+        }
         // While something else is on its way, it is waited for that.
         let plane = objects.get("TalosControlPlane", "cp").unwrap().clone();
         objects.put("TalosControlPlane", with(plane, "/status/readyReplicas", json!(0)));
@@ -438,13 +454,13 @@ mod tests {
         objects.put("MachineDeployment", deployment("RollingUpdate", false, &held));
         assert_eq!(verdict(&objects, "c").stuck, None, "the control plane is as it should be");
         let plane = objects.get("TalosControlPlane", "cp").unwrap().clone();
-        let spec =
-            json!([{"type": "Ready", "status": "True"}, {"type": "MachinesSpecUpToDate", "status": "False", "message": "1 outdated"}]);
+        let spec = json!([{"type": "Ready", "status": "True"},
+            {"type": "MachinesSpecUpToDate", "status": "False", "reason": "RollingUpdateBlocked", "message": "1 outdated"}]);
         objects.put("TalosControlPlane", with(plane, "/status/conditions", spec));
         let stuck = verdict(&objects, "c").stuck.unwrap();
         assert_eq!(stuck.held.len(), 2, "{stuck:?}");
         let problem = stuck.problem("c", "").to_string();
-        assert!(problem.contains("control planes are not replaced") && problem.contains("preflight check failed"), "{problem}");
+        assert!(problem.contains("cannot be replaced") && problem.contains("preflight check failed"), "{problem}");
     }
 
     #[test]
@@ -460,7 +476,7 @@ mod tests {
             {"type": "MachinesSpecUpToDate", "status": "False", "message": "1 replicas with outdated spec"}]);
         objects.put("TalosControlPlane", with(plane, "/status/conditions", outdated));
         assert_eq!(verdict(&objects, "c").waiting, ["TalosControlPlane cp: 1 replicas with outdated spec"]);
-        assert!(verdict(&objects, "c").stuck.is_some());
+        assert_eq!(verdict(&objects, "c").stuck, None);
     }
 
     #[test]

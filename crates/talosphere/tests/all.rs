@@ -7,6 +7,7 @@ mod all {
     mod answers;
     mod arrows;
     mod bring_up;
+    mod control_planes;
     mod defects;
     mod deletion;
     mod demo;

@@ -109,7 +109,7 @@ impl Act {
                 ("tell-remediation", machine.metadata.name.clone())
             }
             Step::Remediate(machine) => {
-                let (reason, message) = super::remediation::deleting(machine);
+                let (reason, message) = remediation::deleting(machine);
                 self.tell_remediation(machine, reason, &message, observed).await?;
                 self.machines.delete(&machine.metadata, Some(PropagationPolicy::Background)).await?;
                 let name = machine.metadata.name.clone().unwrap_or_default();

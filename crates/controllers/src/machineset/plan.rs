@@ -19,11 +19,12 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Map, Value, json};
 
-use super::remediation::{self, Rounds};
+use super::remediation;
 use crate::contract::Referenced;
 use crate::edit::{controller_reference, has_finalizer, is_deleting, is_paused};
 use crate::machinedeployment::plan as deployment;
 use crate::naming::PLANNED_MACHINES;
+use crate::rounds::Rounds;
 
 /// What is known when a MachineSet is planned.
 #[derive(Clone, Debug)]

@@ -8,81 +8,19 @@
 //!                          ──► MachineDeleting, deleted; the set makes up for it as for any other
 //! ```
 //!
-//! Rounds are what ends a loop of replacements that never become healthy. A Machine that got no Node, or was found unhealthy in the first
-//! hour of its life, did not last. Replacing such Machines begins a round; those made before it began belong to it, however many they are.
-//! The next round waits 5, 10, 20, 40 minutes after the one before it, and there are five. The count stands in an annotation of the set,
-//! written **before** the first deletion of the round, so that it survives us. It is forgotten when a Machine made since has been ready for
-//! an hour, when a person marks a Machine to be replaced, and with the set: another template is another set.
+//! Replacements that do not last come in rounds, with a pause between them and an end after which a person must act ([`crate::rounds`]).
+//! Another template is another set, and begins anew.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::sync::Arc;
 
-use api::cluster::{Machine, MachineSet};
-use api::conditions::Status;
+use api::cluster::Machine;
 use api::names::annotations;
-use jiff::{SignedDuration, Timestamp};
 
 use super::plan::{Observed, Plan, Step, barrier};
-use crate::edit::is_deleting;
 use crate::machinedeployment::plan as deployment;
-use crate::remediation::{self, CANNOT, DEFERRED, DELETING, EXHAUSTED, HEALTHY, OWNER};
-
-/// How long a new Machine must be healthy to count as one that lasts.
-pub const LASTING: SignedDuration = SignedDuration::from_hours(1);
-/// Rounds in a row before a person has to act.
-pub const MOST_ROUNDS: u32 = 5;
-/// Between the first round and the second; twice as long between the next ones.
-const BACKOFF: SignedDuration = SignedDuration::from_mins(5);
-
-/// Rounds of replacements that did not last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rounds {
-    pub count: u32,
-    /// When the last one began.
-    pub last: Timestamp,
-}
-
-impl fmt::Display for Rounds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.count, self.last)
-    }
-}
-
-impl Rounds {
-    /// As the set's annotation has them.
-    pub fn of(set: &MachineSet) -> Option<Self> {
-        let (count, last) = set.metadata.annotations.as_ref()?.get(annotations::REMEDIATION_ROUNDS)?.split_once(' ')?;
-        Some(Self { count: count.parse().ok().filter(|count| *count > 0)?, last: last.parse().ok()? })
-    }
-
-    /// When the next one may begin.
-    fn next(self) -> Timestamp {
-        let doubled = BACKOFF.saturating_mul(1_i32.checked_shl(self.count.saturating_sub(1).min(8)).unwrap_or(i32::MAX));
-        self.last.checked_add(doubled).unwrap_or(Timestamp::MAX)
-    }
-
-    fn is_made_since(self, machine: &Machine) -> bool {
-        created(machine) >= self.last
-    }
-}
-
-fn created(machine: &Machine) -> Timestamp {
-    machine.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0)
-}
-
-/// Whether a Machine that is unhealthy was so from early on.
-fn is_short_lived(machine: &Machine) -> bool {
-    let has_node = machine.status.as_ref().is_some_and(|status| status.node_ref.is_some());
-    let since = remediation::condition(machine, HEALTHY).map(|told| told.last_transition_time.0);
-    !has_node || since.is_some_and(|since| since.duration_since(created(machine)) < LASTING)
-}
-
-/// When a Machine counts as one that lasts, if nothing happens to it; none while it is not ready.
-fn lasts_at(machine: &Machine) -> Option<Timestamp> {
-    let ready = remediation::condition(machine, "Ready").filter(|ready| ready.status == Status::True)?;
-    ready.last_transition_time.0.checked_add(LASTING).ok().filter(|_| !is_deleting(&machine.metadata))
-}
+use crate::remediation::{self, CANNOT, DEFERRED, EXHAUSTED, OWNER};
+use crate::rounds::{Rounds, created};
 
 /// What a Machine is told, and why.
 struct Told {
@@ -92,12 +30,8 @@ struct Told {
 
 /// Decides about the Machines that the set is asked to replace; `going` are chosen already.
 pub fn plan(observed: &Observed, plan: &mut Plan) {
-    let mut rounds = Rounds::of(&observed.set);
-    let proofs = rounds.into_iter().flat_map(|rounds| {
-        let made = observed.machines.iter().filter(move |machine| rounds.is_made_since(machine));
-        made.filter_map(|machine| lasts_at(machine))
-    });
-    let proof = proofs.min();
+    let mut rounds = Rounds::of(&observed.set.metadata);
+    let proof = rounds.and_then(|rounds| rounds.proof(observed.machines.iter().map(|machine| &**machine)));
     if proof.is_some_and(|at| at <= observed.now) {
         plan.steps.push(Step::StoreRounds(None));
         rounds = None;
@@ -145,12 +79,10 @@ pub fn plan(observed: &Observed, plan: &mut Plan) {
         }
         tell(&machine, told.reason, &told.message, plan);
     }
-    let begins = |machine: &Arc<Machine>| is_short_lived(machine) && rounds.is_none_or(|rounds| rounds.is_made_since(machine));
-    if going.iter().any(begins) {
-        let count = rounds.map_or(0, |rounds| rounds.count).saturating_add(1);
+    if going.iter().any(|machine| Rounds::begins(rounds, machine)) {
         // One that is taken back and told anew is one write.
         plan.steps.retain(|step| !matches!(step, Step::StoreRounds(_)));
-        plan.steps.push(Step::StoreRounds(Some(Rounds { count, last: observed.now })));
+        plan.steps.push(Step::StoreRounds(Some(Rounds::begun(rounds, observed.now))));
     }
     plan.steps.extend(going.into_iter().map(Step::Remediate));
 }
@@ -195,33 +127,9 @@ fn too_many(observed: &Observed) -> Told {
 /// Why a Machine is not replaced now, as far as rounds tell.
 fn held(observed: &Observed, rounds: Option<Rounds>, machine: &Machine) -> Option<Told> {
     let rounds = rounds.filter(|_| !remediation::is_wanted_by_a_person(machine))?;
-    let since = rounds.last.strftime("%T");
-    if rounds.count >= MOST_ROUNDS && (rounds.is_made_since(machine) || !is_short_lived(machine)) {
-        let namespace = machine.metadata.namespace.as_deref().unwrap_or("default");
-        let name = machine.metadata.name.as_deref().unwrap_or_default();
-        let set = observed.set.metadata.name.as_deref().unwrap_or_default();
-        let message = format!(
-            "{} times in a row Machines that MachineSet {set} made did not become healthy, or not for an hour (the last time replaced at {since}): no more are replaced. Find out why, then have it tried again with `kubectl annotate machine -n {namespace} {name} {}=`",
-            rounds.count,
-            annotations::REMEDIATE_MACHINE
-        );
-        return Some(Told { reason: EXHAUSTED, message });
+    if rounds.is_over(machine) {
+        let set = format!("MachineSet {}", observed.set.metadata.name.as_deref().unwrap_or_default());
+        return Some(Told { reason: EXHAUSTED, message: rounds.exhausted(&set, machine) });
     }
-    let next = rounds.next();
-    if is_short_lived(machine) && rounds.is_made_since(machine) && next > observed.now {
-        let until = next.strftime("%T");
-        let message = format!(
-            "Replacements did not last {} times in a row (the last time replaced at {since}): the next one is made at {until}",
-            rounds.count
-        );
-        return Some(Told { reason: DEFERRED, message });
-    }
-    None
-}
-
-/// What a Machine is told that is deleted so that another takes its place.
-pub fn deleting(machine: &Machine) -> (&'static str, String) {
-    let why = remediation::condition(machine, HEALTHY).map(|told| told.message.clone()).unwrap_or_default();
-    let why = if why.is_empty() { why } else { format!(": {why}") };
-    (DELETING, format!("Machine is deleted, and another is made in its place{why}"))
+    rounds.is_resting(machine, observed.now).then(|| Told { reason: DEFERRED, message: rounds.resting() })
 }

@@ -8,10 +8,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::plan::{Observed, Step, plan};
-use super::remediation::{LASTING, MOST_ROUNDS, Rounds};
 use super::tests::{machine, observed, read, set, template};
 use crate::contract::Referenced;
 use crate::remediation::{CANNOT, DEFERRED, EXHAUSTED, WAITING};
+use crate::rounds::{LASTING, MOST_ROUNDS, Rounds};
 
 const ROUNDS: &str = "talosphere.dev/remediation-rounds";
 
@@ -216,7 +216,7 @@ fn a_machine_that_lasts_ends_the_count() {
 #[test]
 fn rounds_are_read_back_as_they_are_written() {
     let rounds = Rounds { count: 3, last: at("11:00:00") };
-    let of = |text: &str| Rounds::of(&set(&json!({"metadata": {"annotations": {ROUNDS: text}}})));
+    let of = |text: &str| Rounds::of(&set(&json!({"metadata": {"annotations": {ROUNDS: text}}})).metadata);
     assert_eq!(of(&rounds.to_string()), Some(rounds));
     for text in ["", "0 2026-03-01T11:00:00Z", "x 2026-03-01T11:00:00Z", "3", "3 yesterday"] {
         assert_eq!(of(text), None, "{text:?}");

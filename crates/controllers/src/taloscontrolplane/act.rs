@@ -25,6 +25,7 @@ use crate::clone::{self, Request};
 use crate::controlplane::ETCD_HOOK;
 use crate::edit::{Edit, controller_of, controller_reference, owner_of};
 use crate::naming;
+use crate::remediation;
 
 /// What a step has found out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,9 +144,26 @@ impl Act {
                 outcome = self.bootstrap(means, address).await;
                 ("bootstrap", machine.clone())
             }
+            Step::MoveLeadership { machine, address } => {
+                outcome = self.move_leadership(means, address).await;
+                ("move-leadership", machine.clone())
+            }
             Step::EtcdLeave { machine, address } => {
                 outcome = self.leave(means, address).await;
                 ("etcd-leave", machine.clone())
+            }
+            Step::StoreRounds(rounds) => {
+                let edit = Edit::of(&latest.metadata);
+                let edit = match rounds {
+                    Some(rounds) => edit.annotation(annotations::REMEDIATION_ROUNDS, &rounds.to_string()),
+                    None => edit.without_annotation(annotations::REMEDIATION_ROUNDS),
+                };
+                edit.apply(&self.control_planes).await?;
+                ("store-rounds", rounds.map(|rounds| rounds.count.to_string()).unwrap_or_default())
+            }
+            Step::TellRemediation { machine, reason, message } => {
+                self.tell_remediation(machine, reason, message, observed).await?;
+                ("tell-remediation", machine.metadata.name.clone().unwrap_or_default())
             }
             Step::EtcdRemove { machine, id, via } => {
                 outcome = self.remove(means, *id, via).await;
@@ -175,6 +193,14 @@ impl Act {
             Err(error) if error.is_not_found() => Ok(()),
             other => other.map(drop).map_err(Error::from),
         }
+    }
+
+    async fn tell_remediation(&self, machine: &Machine, reason: &str, message: &str, observed: &Observed) -> Result<(), Error> {
+        let Some(latest) = self.machines.get(&ObjectKey::of(&machine.metadata)) else { return Ok(()) };
+        let mut status = latest.status.clone().unwrap_or_default();
+        remediation::tell(&mut status, reason, message, latest.metadata.generation, observed.now);
+        crate::status::patch(&self.machines, &*latest, latest.status.as_ref(), &status).await?;
+        Ok(())
     }
 
     /// A patch of annotations that fails when the object has changed since it was read.
@@ -385,14 +411,18 @@ impl Act {
         }
     }
 
+    /// Only to spare the cluster an election: one whose node cannot hand it on is asked to leave all the same.
+    async fn move_leadership(&self, means: &Means, address: &str) -> Outcome {
+        let called = async { self.connect(means, address).await?.etcd_forfeit_leadership().await };
+        match called.await {
+            Ok(()) => Outcome::Done,
+            Err(error) => Outcome::NotDone(error.to_string()),
+        }
+    }
+
     async fn leave(&self, means: &Means, address: &str) -> Outcome {
-        let called = async {
-            let node = self.connect(means, address).await?;
-            // Only to spare the cluster an election; a node that cannot is asked to leave all the same.
-            let _ = node.etcd_forfeit_leadership().await;
-            // Bounded by the client, and not here: a node that is cut off while it leaves may keep its data and lose its membership.
-            node.etcd_leave().await
-        };
+        // Bounded by the client, and not here: a node that is cut off while it leaves may keep its data and lose its membership.
+        let called = async { self.connect(means, address).await?.etcd_leave().await };
         match called.await {
             Ok(()) => Outcome::Done,
             Err(error) => Outcome::NotDone(error.to_string()),

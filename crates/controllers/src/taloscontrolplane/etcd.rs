@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use api::cluster::Machine;
-use talos::client::{EtcdMember, MemberId, TalosError};
+use talos::client::{EtcdMember, EtcdStatus, MemberId, TalosError};
 
 use super::intent;
 
@@ -41,6 +41,8 @@ pub struct NodeView {
     pub machine: Arc<Machine>,
     pub address: Option<String>,
     pub answer: Answer,
+    /// What its member said of itself, when it was asked for that as well. It is no part of the answer: it changes with every write.
+    pub status: Option<EtcdStatus>,
 }
 
 impl NodeView {
@@ -65,6 +67,20 @@ impl NodeView {
     /// Whether its etcd runs, is healthy and votes or learns.
     pub fn is_etcd_healthy(&self) -> bool {
         matches!(&self.answer, Answer::Answers { etcd: Etcd::Lists { is_healthy: true, .. }, .. })
+    }
+
+    /// Nothing is known of it.
+    pub fn forget(&mut self) {
+        self.answer = Answer::NotAsked;
+        self.status = None;
+    }
+
+    /// Its services that say that they are not well; none when it does not answer.
+    pub fn unhealthy(&self) -> &[String] {
+        match &self.answer {
+            Answer::Answers { unhealthy, .. } => unhealthy,
+            _ => &[],
+        }
     }
 
     /// Whether it says itself that it has no etcd.
@@ -170,6 +186,22 @@ impl Membership {
         of_nodes.filter(|member| !member.is_learner).map(|member| member.id).collect()
     }
 
+    /// How far a learner is behind the leader, in words: by the size of its data while that is smaller, else by entries. None when that is
+    /// not known, or when it has caught up.
+    pub fn behind(&self, id: MemberId, nodes: &[NodeView]) -> Option<String> {
+        const MIB: i64 = 1024 * 1024;
+        let statuses = || nodes.iter().filter_map(|node| node.status.as_ref());
+        let own = statuses().find(|status| status.member_id == Some(id))?;
+        let leader = statuses().find_map(|status| status.leader)?;
+        let leading = statuses().find(|status| status.member_id == Some(leader))?;
+        let missing = leading.database_bytes.saturating_sub(own.database_bytes);
+        if missing >= MIB {
+            return Some(format!("{} MiB", missing / MIB));
+        }
+        let entries = leading.raft_applied_index.saturating_sub(own.raft_applied_index);
+        (entries > 0).then(|| format!("{entries} entries"))
+    }
+
     /// Why the member may not be taken out; none when it may.
     pub fn objection(&self, id: MemberId, nodes: &[NodeView]) -> Option<String> {
         let member = self.members.iter().find(|member| member.id == id)?;
@@ -189,54 +221,90 @@ impl Membership {
     }
 }
 
+/// The machine whose member leads, as far as members said.
+pub fn leader(nodes: &[NodeView]) -> Option<&str> {
+    let leader = nodes.iter().filter_map(|node| node.status.as_ref()).find_map(|status| status.leader)?;
+    let leads = |node: &&NodeView| node.status.as_ref().is_some_and(|status| status.member_id == Some(leader));
+    nodes.iter().find(leads).map(NodeView::name)
+}
+
+/// Something that keeps etcd from being whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The machine that it is about; none when it is about more than one, or about none.
+    pub machine: Option<String>,
+    pub told: String,
+}
+
+impl Fault {
+    fn of(node: &NodeView, told: String) -> Self {
+        Self { machine: Some(node.name().to_owned()), told }
+    }
+
+    fn of_all(told: String) -> Self {
+        Self { machine: None, told }
+    }
+}
+
 /// Everything that keeps etcd from being whole: every machine a healthy voter, no member without machine, and no voter that is not healthy,
 /// be its machine on its way out or not. Empty when it is.
-pub fn faults(nodes: &[NodeView]) -> Vec<String> {
+pub fn faults(nodes: &[NodeView]) -> Vec<Fault> {
     let alive: Vec<&NodeView> = nodes.iter().filter(|node| !node.is_deleting()).collect();
     let membership = match membership(nodes) {
         Ok(membership) => membership,
         Err(Disagreement::Nobody) => {
-            let mut faults: Vec<String> = alive.iter().filter_map(|node| fault(node)).collect();
+            let mut faults: Vec<Fault> = alive.iter().filter_map(|node| Some(Fault::of(node, fault(node)?))).collect();
             if faults.is_empty() {
-                faults.push("no control plane lists etcd's members".to_owned());
+                faults.push(Fault::of_all("no control plane lists etcd's members".to_owned()));
             }
             return faults;
         }
         Err(Disagreement::TwoClusters { one, other }) => {
-            return vec![format!("{one} and {other} belong to two different etcd clusters: one of them must be wiped by hand")];
+            return vec![Fault::of_all(format!(
+                "{one} and {other} belong to two different etcd clusters: one of them must be wiped by hand"
+            ))];
         }
         Err(Disagreement::Differ { one, other }) => {
-            return vec![format!("{one} and {other} list different etcd members: a change is under way, or one is cut off")];
+            return vec![Fault::of_all(format!("{one} and {other} list different etcd members: a change is under way, or one is cut off"))];
         }
     };
     let mut faults = Vec::new();
     for node in &alive {
-        match node.member(&membership.members) {
-            Some(member) if member.is_learner => faults.push(format!("{} is still a learner", node.name())),
-            Some(_) => faults.extend(fault(node)),
-            None => faults.push(format!(
-                "{} has not joined etcd{}",
-                node.name(),
-                fault(node).map(|fault| format!(" ({fault})")).unwrap_or_default()
-            )),
-        }
+        let told = match node.member(&membership.members) {
+            Some(member) if member.is_learner => Some(format!("{} is still a learner", node.name())),
+            Some(_) => fault(node),
+            None => {
+                let why = fault(node).map(|fault| format!(" ({fault})")).unwrap_or_default();
+                Some(format!("{} has not joined etcd{why}", node.name()))
+            }
+        };
+        faults.extend(told.map(|told| Fault::of(node, told)));
     }
     for node in nodes.iter().filter(|node| node.is_deleting()) {
         let is_voter = node.member(&membership.members).is_some_and(|member| !member.is_learner);
-        faults.extend(fault(node).filter(|_| is_voter));
+        faults.extend(fault(node).filter(|_| is_voter).map(|told| Fault::of(node, told)));
     }
-    for member in &membership.members {
-        let is_known = nodes.iter().any(|node| node.member(&membership.members).is_some_and(|own| own.id == member.id));
-        if !is_known {
-            let name = if member.hostname.is_empty() { "without a name" } else { &member.hostname };
-            faults.push(format!("etcd member {} ({name}) has no Machine", member.id));
-        }
+    for member in strangers(nodes, &membership) {
+        let name = if member.hostname.is_empty() { "without a name" } else { &member.hostname };
+        faults.push(Fault::of_all(format!("etcd member {} ({name}) has no Machine", member.id)));
     }
     faults
 }
 
+/// Members that are no machine's. A machine that says that it has no etcd is no voter, whatever its address: the one that had it is gone.
+pub fn strangers<'a>(nodes: &'a [NodeView], membership: &'a Membership) -> impl Iterator<Item = &'a EtcdMember> {
+    let is_known = |member: &EtcdMember| {
+        let is_own = |node: &NodeView| {
+            let own = node.member(&membership.members).filter(|own| own.id == member.id);
+            own.is_some_and(|own| own.is_learner || !node.has_no_etcd())
+        };
+        nodes.iter().any(is_own)
+    };
+    membership.members.iter().filter(move |member| !is_known(member))
+}
+
 /// What is wrong with one node's etcd.
-fn fault(node: &NodeView) -> Option<String> {
+pub fn fault(node: &NodeView) -> Option<String> {
     let name = node.name();
     match &node.answer {
         Answer::NotAsked if node.address.is_none() => Some(format!("{name} has no address yet")),
@@ -264,7 +332,7 @@ pub(super) mod tests {
         let mut machine = Machine::default();
         machine.metadata.name = Some(format!("m{id}"));
         machine.metadata.uid = Some(format!("uid-{id}"));
-        NodeView { machine: Arc::new(machine), address: Some(format!("10.0.0.{id}")), answer }
+        NodeView { machine: Arc::new(machine), address: Some(format!("10.0.0.{id}")), answer, status: None }
     }
 
     pub fn lists(members: &[EtcdMember], is_healthy: bool) -> Answer {
@@ -303,7 +371,7 @@ pub(super) mod tests {
     fn the_whole_is_told_by_its_faults() {
         let all: Vec<EtcdMember> = (1..=3).map(|id| member(id, false)).collect();
         let whole: Vec<NodeView> = (1..=3).map(|id| node(id, lists(&all, true))).collect();
-        assert_eq!(faults(&whole), Vec::<String>::new());
+        assert_eq!(faults(&whole), []);
         let cases: [(Vec<NodeView>, &str); 5] = [
             (vec![node(1, lists(&all, true)), node(2, lists(&all, true)), node(3, away(3))], "m3: 10.0.0.3 does not answer"),
             (vec![node(1, lists(&all, true)), node(2, lists(&all, true))], "(m3) has no Machine"),
@@ -319,7 +387,7 @@ pub(super) mod tests {
             (vec![node(1, lists(&[member(1, false)], false))], "m1: etcd is not healthy yet"),
         ];
         for (nodes, words) in cases {
-            let told = faults(&nodes).join("; ");
+            let told = faults(&nodes).into_iter().map(|fault| fault.told).collect::<Vec<_>>().join("; ");
             assert!(told.contains(words), "{told} lacks {words}");
         }
     }

@@ -3,10 +3,16 @@
 //! What nodes say about etcd is gathered before a plan is made ([`probe`]); the plan never assumes what it was not told.
 
 mod act;
+mod departure;
 pub mod etcd;
 pub mod intent;
 pub mod plan;
 mod probe;
+mod remediation;
+#[cfg(test)]
+mod rollout_tests;
+mod size;
+mod spare;
 pub mod status;
 #[cfg(test)]
 mod tests;
@@ -35,8 +41,9 @@ use crate::edit::controller_reference;
 use crate::{Started, Wiring};
 use act::{Act, CreationError, Means, Outcome};
 use etcd::{Answer, NodeView};
-use plan::{Kubeconfig, Observed, Parts, Plan, Step};
+use plan::{Kubeconfig, Observed, Parts, Plan, Pools, Step};
 use probe::{Age, Probes};
+use spare::SpareAddresses;
 use status::Acted;
 
 /// The controller's name.
@@ -52,6 +59,7 @@ struct ControlPlanes {
     bundles: Bundles,
     kubeconfigs: Readings<Option<Arc<Written>>>,
     givens: Givens,
+    addresses: SpareAddresses,
     probes: Probes,
     /// Client certificates by cluster, with the authority that issued each.
     identities: Mutex<BTreeMap<ObjectKey, ClientIdentity>>,
@@ -86,6 +94,7 @@ pub fn start(wiring: &Wiring) -> Started {
         bundles: Bundles::default(),
         kubeconfigs: Readings::default(),
         givens: givens.clone(),
+        addresses: SpareAddresses::of(wiring),
         probes: Probes::new(wiring.clock.clone(), Arc::clone(&wiring.talos)),
         identities: Mutex::default(),
         recorder: wiring.recorder.of("taloscontrolplane-controller"),
@@ -187,7 +196,7 @@ impl ControlPlanes {
         };
         let nodes: Vec<NodeView> = machines
             .iter()
-            .map(|machine| NodeView { machine: Arc::clone(machine), address: own_address(machine), answer: Answer::NotAsked })
+            .map(|machine| NodeView { machine: Arc::clone(machine), address: own_address(machine), answer: Answer::NotAsked, status: None })
             .collect();
         let mut parts = BTreeMap::new();
         for machine in &machines {
@@ -219,7 +228,23 @@ impl ControlPlanes {
             means.identity = Some(self.identity(key, bundle).await?);
         }
         let (now, defects) = (wiring.clock.now_seconds(), wiring.defects.clone());
-        Ok((Observed { control_plane, cluster, nodes, parts, template, kubeconfig, connection, workload_nodes, now, defects }, means))
+        let mut observed = Observed {
+            control_plane,
+            cluster,
+            nodes,
+            parts,
+            template,
+            pools: Pools::default(),
+            kubeconfig,
+            connection,
+            workload_nodes,
+            now,
+            defects,
+        };
+        if !plan::outdated(&observed).is_empty() {
+            observed.pools = self.addresses.pools(&observed);
+        }
+        Ok((observed, means))
     }
 
     fn kubeconfig(&self, control_plane: &TalosControlPlane, cluster: &Cluster, namespace: &str, bundle: Option<&Bundle>) -> Kubeconfig {
@@ -308,6 +333,7 @@ fn decides_about_etcd(step: &Step) -> bool {
         step,
         Step::RecordBootstrap(_)
             | Step::Bootstrap { .. }
+            | Step::MoveLeadership { .. }
             | Step::EtcdLeave { .. }
             | Step::EtcdRemove { .. }
             | Step::Release { .. }
@@ -348,6 +374,7 @@ impl Reconciler for ControlPlanes {
         }
         let age = if plan.is_settled() { Age::Settled } else { Age::Unsettled };
         let next = if means.identity.is_some() { self.probes.next(&after.nodes, age) } else { None };
-        Ok(next.map_or(Action::Done, Action::RequeueAfter))
+        let later = plan.again_at.map(|at| Duration::try_from(at.duration_since(after.now)).unwrap_or_default());
+        Ok([next, later].into_iter().flatten().min().map_or(Action::Done, Action::RequeueAfter))
     }
 }

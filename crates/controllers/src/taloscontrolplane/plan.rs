@@ -8,15 +8,17 @@
 //!   deleting:  all Machines at once, no care for etcd -> finalizer
 //! ```
 //!
+//! How many machines there are and which are replaced is decided in [`super::size`], how members leave in [`super::departure`].
+//!
 //! Rules: etcd is bootstrapped on the recorded node only, recorded before the call; a node that does not answer never counts as not
 //! bootstrapped. No member is taken out when that would leave fewer healthy voters than the quorum of what is left. Where a rule stops
 //! the plan, the plan says so in words that become the condition.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::bootstrap::{TalosConfig, TalosConfigSpec};
-use api::cluster::Cluster;
+use api::cluster::{Cluster, Machine};
 use api::controlplane::TalosControlPlane;
 use api::names::{annotations, finalizers};
 use jiff::Timestamp;
@@ -25,11 +27,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use runtime::defects::{Defect, Defects};
 use talos::client::MemberId;
 
-use super::etcd::{self, Answer, Disagreement, Etcd, Membership, NodeView};
+use super::departure::{Departure, departure, stale};
+use super::etcd::{self, Answer, Etcd, NodeView};
 use super::intent::{self, Choice, PlannedMachine};
+use super::remediation;
+use super::size::size;
+use super::status::is_ready;
 use crate::contract::Referenced;
-use crate::controlplane::{ETCD_HOOK, endpoint_host, has_etcd_hook, is_past_drain};
+use crate::controlplane::has_etcd_hook;
 use crate::edit::{has_finalizer, is_deleting, is_paused};
+use crate::rounds::Rounds;
 use crate::workload::Connection;
 
 /// A Machine's parts.
@@ -37,6 +44,15 @@ use crate::workload::Connection;
 pub struct Parts {
     pub config: Option<Arc<TalosConfig>>,
     pub infrastructure: Referenced,
+}
+
+/// Whether the pools have an address for one more machine. Looked at while machines are being replaced.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pools {
+    /// The first pool without a free address that a new machine would need one of, with its kind.
+    pub empty: Option<String>,
+    /// Machines that wait for an address of a pool.
+    pub waiting: BTreeSet<String>,
 }
 
 /// The kubeconfig Secret.
@@ -61,6 +77,7 @@ pub struct Observed {
     /// By Machine.
     pub parts: BTreeMap<String, Parts>,
     pub template: Referenced,
+    pub pools: Pools,
     pub kubeconfig: Kubeconfig,
     pub connection: Connection,
     pub workload_nodes: Vec<Arc<Node>>,
@@ -117,9 +134,22 @@ pub enum Step {
     MarkLeaving {
         machine: String,
     },
+    /// Ask a machine's member to hand the leadership on, if it has it.
+    MoveLeadership {
+        machine: String,
+        address: String,
+    },
     EtcdLeave {
         machine: String,
         address: String,
+    },
+    /// Store, or take away, how often replacements did not last.
+    StoreRounds(Option<Rounds>),
+    /// Tell a Machine that a health check wants replaced what becomes of that.
+    TellRemediation {
+        machine: Arc<Machine>,
+        reason: &'static str,
+        message: String,
     },
     /// Take out a member whose node does not answer, through another node.
     EtcdRemove {
@@ -166,6 +196,26 @@ pub enum Resizing {
     Refused,
 }
 
+/// Whether machines are being replaced by ones of the wanted specification.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Rolling {
+    /// None is outdated.
+    #[default]
+    No,
+    /// `wait` tells what holds up the next step; `without_surge` why no machine is made before another goes, though the strategy has it so.
+    UnderWay { wait: Option<String>, without_surge: Option<String> },
+    /// They are replaced when somebody deletes them.
+    OnDelete,
+    /// A person must decide.
+    Blocked { reason: String },
+}
+
+impl Rolling {
+    pub(super) fn under_way(wait: Option<String>) -> Self {
+        Self::UnderWay { wait, without_surge: None }
+    }
+}
+
 /// What to do, and where the control plane stands.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
@@ -177,9 +227,12 @@ pub struct Plan {
     pub resizing: Resizing,
     /// Machines that differ from the wanted specification.
     pub outdated: Vec<String>,
+    pub rolling: Rolling,
     /// What keeps a deleted machine from leaving etcd.
     pub leaving: Option<String>,
     pub etcd_faults: Vec<String>,
+    /// When to look again, though nothing has happened.
+    pub again_at: Option<Timestamp>,
     /// Machines that are left, while the control plane is deleted.
     pub deletion: Option<Vec<String>>,
 }
@@ -191,6 +244,7 @@ impl Plan {
             && self.missing.is_none()
             && self.bootstrap == Bootstrap::Done
             && self.resizing == Resizing::No
+            && !matches!(self.rolling, Rolling::UnderWay { .. })
             && self.leaving.is_none()
             && self.etcd_faults.is_empty()
             && self.deletion.is_none()
@@ -203,8 +257,40 @@ impl Observed {
         self.control_plane.spec.replicas.unwrap_or(1)
     }
 
-    fn alive(&self) -> impl Iterator<Item = &NodeView> {
+    pub(super) fn alive(&self) -> impl Iterator<Item = &NodeView> {
         self.nodes.iter().filter(|node| !node.is_deleting())
+    }
+
+    /// The Node that a machine is known to be.
+    pub(super) fn workload_node(&self, view: &NodeView) -> Option<&Node> {
+        let known = view.machine.status.as_ref()?.node_ref.as_ref()?;
+        self.workload_nodes.iter().find(|node| node.metadata.name.as_ref() == Some(&known.name)).map(|node| &**node)
+    }
+
+    pub(super) fn is_node_ready(&self, view: &NodeView) -> bool {
+        self.workload_node(view).is_some_and(is_ready)
+    }
+
+    /// Whether the machine has no Node that is known to be not ready.
+    pub(super) fn has_no_unready_node(&self, view: &NodeView) -> bool {
+        self.workload_node(view).is_none_or(is_ready)
+    }
+
+    /// Whether outdated machines stay until somebody deletes them.
+    pub(super) fn is_on_delete(&self) -> bool {
+        self.control_plane.spec.rollout_strategy.as_ref().and_then(|strategy| strategy.type_.as_deref()) == Some("OnDelete")
+    }
+
+    /// By how many machines a rollout may exceed the wanted number: 0 or 1; and why it is 0 although the strategy has 1.
+    pub(super) fn surge(&self) -> (usize, Option<String>) {
+        let update = self.control_plane.spec.rollout_strategy.as_ref().and_then(|strategy| strategy.rolling_update.as_ref());
+        let wanted = self.wanted();
+        let surge = update.and_then(|update| update.max_surge.as_ref()).and_then(|surge| surge.of(wanted, true)).unwrap_or(1);
+        match &self.pools.empty {
+            _ if surge < 1 => (0, None),
+            Some(pool) => (0, Some(format!("{pool} has no spare address"))),
+            None => (1, None),
+        }
     }
 
     /// Whether etcd is known to have been bootstrapped.
@@ -224,6 +310,9 @@ pub fn plan(observed: &Observed) -> Plan {
         return deletion(observed);
     }
     let mut plan = Plan { outdated: outdated(observed), ..Plan::default() };
+    if observed.is_on_delete() && !plan.outdated.is_empty() {
+        plan.rolling = Rolling::OnDelete;
+    }
     let Some(cluster) = &observed.cluster else {
         plan.missing = Some("the Cluster that owns this control plane".to_owned());
         return plan;
@@ -237,7 +326,7 @@ pub fn plan(observed: &Observed) -> Plan {
         plan.steps.push(Step::OwnTemplate);
     }
     if observed.nodes.iter().any(|node| node.address.is_some()) || observed.is_bootstrapped() {
-        plan.etcd_faults = etcd::faults(&observed.nodes);
+        plan.etcd_faults = etcd::faults(&observed.nodes).into_iter().map(|fault| fault.told).collect();
     }
     if is_deleting(&cluster.metadata) {
         plan.missing = Some("the Cluster's deletion".to_owned());
@@ -250,11 +339,19 @@ pub fn plan(observed: &Observed) -> Plan {
         if matches!(observed.kubeconfig, Kubeconfig::Absent | Kubeconfig::Stale) {
             plan.steps.push(Step::WriteKubeconfig);
         }
-        size(observed, &departure, &mut plan);
+        let asked = remediation::asked(observed, &mut plan);
+        size(observed, &departure, &asked.due, &mut plan);
+        remediation::conclude(observed, &asked, &mut plan);
         parts(observed, &mut plan);
     }
     bootstrap(observed, &mut plan);
     record_members(observed, &mut plan);
+    // A member that nobody is goes when no machine does, and none comes.
+    let is_moving = |step: &Step| matches!(step, Step::DeleteMachine(_) | Step::PlanMachines { .. } | Step::CreateMachine { .. });
+    let departure = match departure {
+        Departure::None if !plan.steps.iter().any(is_moving) => stale(observed),
+        other => other,
+    };
     match departure {
         Departure::None => {}
         Departure::Going { steps, told } => {
@@ -282,13 +379,9 @@ fn missing(observed: &Observed, cluster: &Cluster) -> Option<String> {
 }
 
 fn release_all(observed: &Observed, plan: &mut Plan) {
-    for node in observed.nodes.iter().filter(|node| has_hook(node)) {
+    for node in observed.nodes.iter().filter(|node| has_etcd_hook(&node.machine)) {
         plan.steps.push(Step::Release { machine: node.name().to_owned() });
     }
-}
-
-fn has_hook(node: &NodeView) -> bool {
-    has_etcd_hook(&node.machine)
 }
 
 fn deletion(observed: &Observed) -> Plan {
@@ -305,7 +398,7 @@ fn deletion(observed: &Observed) -> Plan {
 }
 
 /// Machines that differ from what is wanted. A missing part counts as the same, as upstream has it.
-fn outdated(observed: &Observed) -> Vec<String> {
+pub(super) fn outdated(observed: &Observed) -> Vec<String> {
     let spec = &observed.control_plane.spec;
     let wanted = normalized(&spec.control_plane_config.controlplane.to_talos_config());
     let template = spec.infrastructure_template.name.as_deref();
@@ -334,142 +427,11 @@ fn normalized(spec: &TalosConfigSpec) -> TalosConfigSpec {
     spec
 }
 
-/// More or fewer machines.
-fn size(observed: &Observed, departure: &Departure, plan: &mut Plan) {
-    let wanted = observed.wanted();
-    let Ok(wanted) = usize::try_from(wanted).map_err(drop).and_then(|wanted| if wanted == 0 { Err(()) } else { Ok(wanted) }) else {
-        plan.resizing = Resizing::Refused;
-        return;
-    };
-    let alive = observed.alive().count();
-    let mut planned = intent::planned(&observed.control_plane);
-    planned.retain(|planned| !observed.nodes.iter().any(|node| node.name() == planned.machine));
-    let room = wanted.saturating_sub(alive);
-    let is_surplus = planned.len() > room;
-    planned.truncate(room);
-    if is_surplus || (planned.is_empty() && intent::has_planned(&observed.control_plane)) {
-        plan.steps.push(Step::KeepPlanned(planned.clone()));
-    }
-    if alive < wanted {
-        let wait = if observed.is_bootstrapped() { growth_wait(observed, departure) } else { None };
-        if wait.is_none() {
-            let at_once = if observed.is_bootstrapped() { 1 } else { room };
-            let is_first =
-                observed.nodes.is_empty() && intent::choice(&observed.control_plane) == Choice::Unknown && !observed.is_bootstrapped();
-            if planned.len() < at_once {
-                plan.steps.push(Step::PlanMachines { count: at_once - planned.len(), is_first });
-            }
-            let domains = failure_domains(observed, planned.len());
-            let machines = planned.into_iter().take(at_once).zip(domains);
-            plan.steps.extend(machines.map(|(planned, failure_domain)| Step::CreateMachine { planned, failure_domain }));
-        }
-        plan.resizing = Resizing::Up { wait };
-    } else if alive > wanted {
-        shrink(observed, plan);
-    }
-}
-
-/// The failure domains of the next `count` machines: each the least used one at its turn. None where the cluster has none.
-fn failure_domains(observed: &Observed, count: usize) -> Vec<Option<String>> {
-    let known = observed.cluster.as_ref().and_then(|cluster| cluster.status.as_ref()).map(|status| status.failure_domains.as_slice());
-    let usable = known.unwrap_or_default().iter().filter(|domain| domain.control_plane == Some(true));
-    let mut used: BTreeMap<String, usize> = usable.map(|domain| (domain.name.clone(), 0)).collect();
-    for domain in observed.alive().filter_map(|node| node.machine.spec.failure_domain.as_ref()) {
-        if let Some(count) = used.get_mut(domain) {
-            *count += 1;
-        }
-    }
-    let mut next = || {
-        let (name, count) = used.iter_mut().min_by_key(|(name, count)| (**count, (*name).clone()))?;
-        *count += 1;
-        Some(name.clone())
-    };
-    (0..count).map(|_| next()).collect()
-}
-
-/// What keeps a running control plane from growing: one learner at a time, only onto a whole etcd, and not before the machines that are
-/// being deleted are gone - unless they wait for just that, since without another voter etcd would be lost with them.
-fn growth_wait(observed: &Observed, departure: &Departure) -> Option<String> {
-    let is_for_growth = matches!(departure, Departure::Held { by_quorum: true, .. });
-    let endpoint = observed.cluster.as_ref().and_then(|cluster| endpoint_host(cluster));
-    for node in observed.nodes.iter().filter(|node| node.is_deleting()) {
-        if !is_for_growth {
-            return Some(format!("{} to be gone", node.name()));
-        }
-        if endpoint.is_some() && node.address.as_deref() == endpoint {
-            return Some(format!(
-                "{} to be gone, whose address is the cluster's endpoint: no other machine can stand in for it",
-                node.name()
-            ));
-        }
-    }
-    let faults = etcd::faults(&observed.nodes);
-    (!faults.is_empty()).then(|| format!("etcd to be whole: {}", faults.join("; ")))
-}
-
-fn shrink(observed: &Observed, plan: &mut Plan) {
-    if let Some(node) = observed.nodes.iter().find(|node| node.is_deleting()) {
-        plan.resizing = Resizing::Down { wait: Some(format!("{} to be gone", node.name())) };
-        return;
-    }
-    let choice = intent::choice(&observed.control_plane);
-    let is_chosen = |node: &NodeView| matches!(&choice, Choice::Node { machine, .. } if machine == node.name());
-    let mut candidates: Vec<&NodeView> = observed.alive().collect();
-    let is_marked =
-        |node: &NodeView| node.machine.metadata.annotations.as_ref().is_some_and(|known| known.contains_key(annotations::DELETE_MACHINE));
-    let created = |node: &NodeView| node.machine.metadata.creation_timestamp.as_ref().map(|time| time.0);
-    // The one whose own address is the endpoint goes last: without it the cluster is out of reach.
-    let endpoint = observed.cluster.as_ref().and_then(|cluster| endpoint_host(cluster));
-    let is_endpoint = |node: &NodeView| endpoint.is_some() && node.address.as_deref() == endpoint;
-    candidates.sort_by_key(|node| {
-        let is_outdated = plan.outdated.iter().any(|name| name == node.name());
-        (!is_marked(node), is_endpoint(node), !is_outdated, node.is_etcd_healthy(), created(node), node.name().to_owned())
-    });
-    if !observed.is_bootstrapped() {
-        // Nothing to leave yet. The recorded node may be bootstrapped without our knowing it.
-        if let Some(node) = candidates.iter().find(|node| !is_chosen(node)) {
-            plan.steps.push(Step::DeleteMachine(Box::new(node.machine.metadata.clone())));
-        }
-        plan.resizing = Resizing::Down { wait: None };
-        return;
-    }
-    let membership = match etcd::membership(&observed.nodes) {
-        Ok(membership) => membership,
-        Err(disagreement) => {
-            plan.resizing = Resizing::Down { wait: Some(format!("etcd's nodes to agree: {}", told(&disagreement))) };
-            return;
-        }
-    };
-    let mut objection = None;
-    for node in candidates {
-        let member = node.member(&membership.members);
-        match member.and_then(|member| membership.objection(member.id, &observed.nodes)) {
-            None => {
-                plan.steps.push(Step::DeleteMachine(Box::new(node.machine.metadata.clone())));
-                plan.resizing = Resizing::Down { wait: None };
-                return;
-            }
-            Some(reason) => {
-                objection.get_or_insert(format!("{} to be removable: {reason}", node.name()));
-            }
-        }
-    }
-    plan.resizing = Resizing::Down { wait: objection };
-}
-
-fn told(disagreement: &Disagreement) -> String {
-    match disagreement {
-        Disagreement::Nobody => "no control plane lists etcd's members".to_owned(),
-        Disagreement::TwoClusters { one, other } => format!("{one} and {other} belong to two different etcd clusters"),
-        Disagreement::Differ { one, other } => format!("{one} and {other} list different members"),
-    }
-}
-
 /// The objects that Machines name and that are not there yet; the hook.
 fn parts(observed: &Observed, plan: &mut Plan) {
     for node in observed.alive() {
         let machine = node.name().to_owned();
-        if !has_hook(node) {
+        if !has_etcd_hook(&node.machine) {
             plan.steps.push(Step::Hold { machine: machine.clone() });
         }
         let Some(parts) = observed.parts.get(&machine) else { continue };
@@ -592,148 +554,4 @@ fn record_members(observed: &Observed, plan: &mut Plan) {
             plan.steps.push(Step::RecordMember { machine: node.name().to_owned(), id: member.id });
         }
     }
-}
-
-/// What becomes of the machines that are being deleted.
-enum Departure {
-    /// There is none that waits for us.
-    None,
-    /// One goes on: what is to be done, and what is told.
-    Going { steps: Vec<Step>, told: Option<String> },
-    /// None may. `by_quorum` when nothing but etcd's quorum keeps all of them: only another member lets them go.
-    Held { told: String, by_quorum: bool },
-}
-
-impl Departure {
-    fn held(told: String) -> Self {
-        Self::Held { told, by_quorum: false }
-    }
-
-    fn release(machine: String) -> Self {
-        Self::Going { steps: vec![Step::Release { machine }], told: None }
-    }
-}
-
-/// Members of machines that are being deleted leave etcd, one at a time: the first that may. What is not healthy comes first, since its
-/// going costs the quorum nothing and may be what lets the others go.
-fn departure(observed: &Observed) -> Departure {
-    let mut going: Vec<&NodeView> = observed.nodes.iter().filter(|node| node.is_deleting() && has_hook(node)).collect();
-    going.sort_by_key(|node| (node.is_etcd_healthy(), node.name().to_owned()));
-    let mut held = Vec::new();
-    let mut by_quorum = observed.nodes.iter().all(|node| !node.is_deleting() || has_hook(node));
-    for node in going {
-        if let Some(told) = undrained(observed, node) {
-            by_quorum = false;
-            held.push(told);
-            continue;
-        }
-        let departure = if observed.is_bootstrapped() { leave(observed, node) } else { leave_unborn(observed, node) };
-        match departure {
-            Departure::Held { told, by_quorum: is_by_quorum } => {
-                by_quorum &= is_by_quorum;
-                held.push(told);
-            }
-            other => return other,
-        }
-    }
-    match held.is_empty() {
-        true => Departure::None,
-        false => Departure::Held { told: held.join("; "), by_quorum },
-    }
-}
-
-/// What is told of a node that is still being drained. One that does not answer, and that its cluster does not hear from either, is not
-/// waited for: its member may be what keeps the others.
-fn undrained(observed: &Observed, node: &NodeView) -> Option<String> {
-    if is_past_drain(&node.machine) || observed.defects.has(Defect::LeaveUndrained) {
-        return None;
-    }
-    let known = node.machine.status.as_ref().and_then(|status| status.node_ref.as_ref());
-    let is_ready = |node: &Arc<Node>| {
-        let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-        conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
-    };
-    let of_machine = |node: &&Arc<Node>| known.is_some_and(|known| node.metadata.name.as_ref() == Some(&known.name));
-    let is_heard = observed.connection.is_connected() && observed.workload_nodes.iter().find(of_machine).is_some_and(is_ready);
-    let is_silent = matches!(node.answer, Answer::Failed(_));
-    (!is_silent || is_heard).then(|| format!("{} leaves etcd when its node is drained", node.name()))
-}
-
-fn leave(observed: &Observed, node: &NodeView) -> Departure {
-    let machine = node.name().to_owned();
-    // The others' word counts: a node that has left may still show its old list.
-    let others: Vec<NodeView> = observed.nodes.iter().filter(|other| other.name() != machine).cloned().collect();
-    let membership = match etcd::membership(&others) {
-        Err(Disagreement::Nobody) => etcd::membership(&observed.nodes),
-        other => other,
-    };
-    let membership = match membership {
-        Ok(membership) => membership,
-        Err(disagreement) => return Departure::held(format!("{machine} cannot leave etcd yet: {}", told(&disagreement))),
-    };
-    let Some(member) = node.member(&membership.members) else { return leave_unknown(node, &others, &membership) };
-    if let Some(reason) = membership.objection(member.id, &observed.nodes) {
-        return Departure::Held { told: format!("{machine} may not leave etcd: {reason}"), by_quorum: true };
-    }
-    match (&node.answer, &node.address) {
-        (Answer::Answers { etcd: Etcd::Lists { .. }, .. }, Some(address)) => Departure::Going {
-            steps: vec![
-                Step::MarkLeaving { machine: machine.clone() },
-                Step::EtcdLeave { machine: machine.clone(), address: address.clone() },
-            ],
-            told: Some(format!("{machine} is leaving etcd")),
-        },
-        _ => {
-            let via = others.iter().filter(|other| membership.told_by.iter().any(|name| name == other.name()));
-            let via = via.filter(|other| other.is_etcd_healthy()).find_map(|other| other.address.clone());
-            let Some(via) = via else {
-                return Departure::held(format!("{machine} cannot leave etcd: no other control plane's etcd is healthy"));
-            };
-            let told = format!("{machine} is taken out of etcd through another node, since its own etcd does not answer");
-            Departure::Going { steps: vec![Step::EtcdRemove { machine, id: member.id, via }], told: Some(told) }
-        }
-    }
-}
-
-/// No member is known as this machine's. It may go only when it surely has none: not when one that nobody knows may be its own.
-fn leave_unknown(node: &NodeView, others: &[NodeView], membership: &Membership) -> Departure {
-    let machine = node.name().to_owned();
-    let is_known = |id: MemberId| others.iter().any(|other| other.member(&membership.members).is_some_and(|member| member.id == id));
-    let Some(stranger) = membership.members.iter().find(|member| !is_known(member.id)) else { return Departure::release(machine) };
-    // A recorded member that were still listed would have been found.
-    if node.recorded().is_some() || node.has_no_etcd() {
-        return Departure::release(machine);
-    }
-    Departure::held(format!(
-        "{machine} cannot leave etcd: member {} ({}) has no Machine and may be its own. Take that member out of etcd (talosctl etcd \
-         remove-member), or take the annotation {ETCD_HOOK} off the Machine",
-        stranger.id, stranger.hostname
-    ))
-}
-
-/// A machine goes before etcd was seen to live. It stays while it may be a member: of an etcd that began on it, or on another.
-fn leave_unborn(observed: &Observed, node: &NodeView) -> Departure {
-    let machine = node.name().to_owned();
-    let mut others = observed.nodes.iter().filter(|other| other.name() != machine).peekable();
-    let choice = intent::choice(&observed.control_plane);
-    let is_chosen = |other: &NodeView| matches!(&choice, Choice::Node { machine, .. } if machine == other.name());
-    if node.has_no_etcd() {
-        // It says itself that nothing has begun there: another one may be chosen.
-        let forget = is_chosen(node).then_some(Step::RecordBootstrap(Choice::Unborn));
-        return Departure::Going { steps: forget.into_iter().chain([Step::Release { machine }]).collect(), told: None };
-    }
-    let is_free = match &choice {
-        _ if node.has_etcd() => false,
-        Choice::Unborn => true,
-        // Where it was to begin it has not: then it has nowhere.
-        Choice::Node { .. } if observed.nodes.iter().any(|other| is_chosen(other) && other.has_no_etcd()) => true,
-        Choice::Node { .. } | Choice::Unknown => others.peek().is_some() && others.all(NodeView::has_no_etcd),
-    };
-    if is_free {
-        return Departure::release(machine);
-    }
-    Departure::held(format!(
-        "{machine} may hold the only etcd: waiting for the other control planes to say that they have none. If nothing of it is to be \
-         kept, take the annotation {ETCD_HOOK} off the Machine"
-    ))
 }

@@ -1,8 +1,8 @@
 //! Asks nodes for the state of their etcd and services, and remembers what they said.
 //!
 //! A node is asked again when its last answer is old: soon while things change (a tenth of the time since its answer last changed), once a
-//! minute when all is settled. Before anything is done to etcd every answer must be fresh; that is the caller's to ask for. Nothing here
-//! changes a node.
+//! minute when all is settled. Before anything is done to etcd every answer must be fresh; that is the caller's to ask for. What a member
+//! says of itself (who leads, how far it is) is asked only then, and while one learns. Nothing here changes a node.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use runtime::clock::Clock;
-use talos::client::{ClientIdentity, Service, TalosApi, TalosDialer, TalosError};
+use talos::client::{ClientIdentity, EtcdStatus, Service, TalosApi, TalosDialer, TalosError};
 use tokio::time::Instant;
 
 use super::etcd::{Answer, Etcd, NodeView};
@@ -28,6 +28,7 @@ const FRESH: Duration = Duration::from_millis(500);
 
 struct Known {
     answer: Answer,
+    status: Option<EtcdStatus>,
     address: String,
     at: Instant,
     /// Since when it answers the same.
@@ -74,7 +75,7 @@ impl Probes {
     /// Without an identity nobody can be asked, and no earlier answer counts: there is no saying how old it would get.
     pub async fn refresh(&self, nodes: &mut [NodeView], identity: Option<&ClientIdentity>, age: Age) -> (bool, bool) {
         let Some(identity) = identity else {
-            nodes.iter_mut().for_each(|node| node.answer = Answer::NotAsked);
+            nodes.iter_mut().for_each(NodeView::forget);
             return (false, false);
         };
         let now = self.clock.instant();
@@ -83,15 +84,20 @@ impl Probes {
             let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             for (index, node) in nodes.iter_mut().enumerate() {
                 let Some(address) = node.address.clone() else {
-                    node.answer = Answer::NotAsked;
+                    node.forget();
                     continue;
                 };
                 let last = known.get(&uid(node)).filter(|last| last.address == address);
                 match last {
-                    Some(last) => node.answer = last.answer.clone(),
-                    None => node.answer = Answer::NotAsked,
+                    Some(last) => {
+                        node.answer = last.answer.clone();
+                        node.status.clone_from(&last.status);
+                    }
+                    None => node.forget(),
                 }
-                if last.is_none_or(|last| now.duration_since(last.at) >= limit(last, now, age)) {
+                let is_old = last.is_none_or(|last| now.duration_since(last.at) >= limit(last, now, age));
+                let lacks_status = age == Age::Fresh && node.members().is_some() && node.status.is_none();
+                if is_old || lacks_status {
                     due.push((index, uid(node), address));
                 }
             }
@@ -99,18 +105,19 @@ impl Probes {
         if due.is_empty() {
             return (false, false);
         }
-        let answers = join_all(due.iter().map(|(_, _, address)| ask(&*self.dialer, address, identity))).await;
+        let answers = join_all(due.iter().map(|(_, _, address)| ask(&*self.dialer, address, identity, age))).await;
         let at = self.clock.instant();
         let mut has_changed = false;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        for ((index, uid, address), answer) in due.into_iter().zip(answers) {
+        for ((index, uid, address), (answer, status)) in due.into_iter().zip(answers) {
             let is_same = known.get(&uid).is_some_and(|last| last.answer == answer && last.address == address);
             has_changed |= !is_same;
             let since = known.get(&uid).filter(|_| is_same).map_or(at, |last| last.since);
             if let Some(node) = nodes.get_mut(index) {
                 node.answer = answer.clone();
+                node.status.clone_from(&status);
             }
-            known.insert(uid, Known { answer, address, at, since });
+            known.insert(uid, Known { answer, status, address, at, since });
         }
         (true, has_changed)
     }
@@ -143,19 +150,26 @@ pub fn uid(node: &NodeView) -> String {
     node.machine.metadata.uid.clone().unwrap_or_default()
 }
 
-async fn ask(dialer: &dyn TalosDialer, address: &str, identity: &ClientIdentity) -> Answer {
+async fn ask(dialer: &dyn TalosDialer, address: &str, identity: &ClientIdentity, age: Age) -> (Answer, Option<EtcdStatus>) {
     let questions = async {
         let node = dialer.connect(address, identity).await?;
         let services = node.services().await?;
-        Ok::<_, TalosError>(Answer::Answers { etcd: etcd(&*node, &services).await, unhealthy: unhealthy(&services) })
+        let etcd = etcd(&*node, &services).await;
+        let is_wanted = match &etcd {
+            Etcd::Lists { members, .. } => age == Age::Fresh || members.iter().any(|member| member.is_learner),
+            _ => false,
+        };
+        // Who does not say it is no leader and no learner that could be told of; its membership has been told all the same.
+        let status = if is_wanted { node.etcd_status().await.ok() } else { None };
+        Ok::<_, TalosError>((Answer::Answers { etcd, unhealthy: unhealthy(&services) }, status))
     };
     match tokio::time::timeout(BUDGET, questions).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => Answer::Failed(error),
-        Err(_) => Answer::Failed(TalosError::Unreachable {
-            address: address.to_owned(),
-            reason: format!("no answer within {} s", BUDGET.as_secs()),
-        }),
+        Ok(Ok(told)) => told,
+        Ok(Err(error)) => (Answer::Failed(error), None),
+        Err(_) => {
+            let reason = format!("no answer within {} s", BUDGET.as_secs());
+            (Answer::Failed(TalosError::Unreachable { address: address.to_owned(), reason }), None)
+        }
     }
 }
 

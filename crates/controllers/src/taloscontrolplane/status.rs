@@ -14,7 +14,7 @@ use runtime::reconcile::Wait;
 use std::time::Duration;
 
 use super::etcd::{Answer, NodeView};
-use super::plan::{Bootstrap, Observed, Plan, Resizing};
+use super::plan::{Bootstrap, Observed, Plan, Resizing, Rolling};
 
 /// How long a node may take to boot, answer and run etcd before the wait counts as overdue.
 const BOOT_LIMIT: Duration = Duration::from_secs(20 * 60);
@@ -64,7 +64,8 @@ pub(super) fn is_control_plane(node: &Node) -> bool {
     node.metadata.labels.as_ref().is_some_and(|known| known.contains_key(labels::NODE_ROLE_CONTROL_PLANE))
 }
 
-fn is_ready(node: &Node) -> bool {
+/// Whether a Node says that it is ready.
+pub(super) fn is_ready(node: &Node) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
     conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
@@ -86,7 +87,7 @@ pub fn status(observed: &Observed, plan: &Plan, acted: &Acted) -> TalosControlPl
     if plan.deletion.is_none() {
         told.push(machines_created(observed, plan, acted, old("MachinesCreated"), now));
         told.push(bootstrapped(plan, acted, status.bootstrapped == Some(true), old("MachinesBootstrapped"), now));
-        told.push(up_to_date(observed, plan));
+        told.push(up_to_date(observed, plan, old("MachinesSpecUpToDate"), now));
         let available = match status.initialized {
             Some(true) => conditions::legacy_true("Available"),
             _ => {
@@ -184,18 +185,30 @@ fn bootstrapped(plan: &Plan, acted: &Acted, is_bootstrapped: bool, old: Option<&
     }
 }
 
-fn up_to_date(observed: &Observed, plan: &Plan) -> LegacyCondition {
+fn up_to_date(observed: &Observed, plan: &Plan, old: Option<&LegacyCondition>, now: Timestamp) -> LegacyCondition {
     if plan.outdated.is_empty() {
         return conditions::legacy_true("MachinesSpecUpToDate");
     }
+    let no = |reason, severity, message| conditions::legacy_false("MachinesSpecUpToDate", reason, severity, message);
     let outdated = plan.outdated.len();
-    let current = observed.nodes.iter().filter(|node| !node.is_deleting()).count().saturating_sub(outdated);
-    let message = format!(
-        "{outdated} replicas with outdated spec ({current} replicas up to date): {}. The rollout of a changed version, template or \
-         configuration is not carried out by this release: a machine that is deleted comes back with the new one",
-        plan.outdated.join(", ")
-    );
-    conditions::legacy_false("MachinesSpecUpToDate", "OutdatedMachines", Severity::Warning, message)
+    let current = observed.alive().count().saturating_sub(outdated);
+    let names = plan.outdated.join(", ");
+    let counted = format!("{outdated} replicas with outdated spec ({current} replicas up to date): {names}");
+    match &plan.rolling {
+        Rolling::UnderWay { wait: held, without_surge } => {
+            let surge = without_surge.as_ref().map(|why| format!("; one goes before another is made, since {why}")).unwrap_or_default();
+            // Booting, joining and learning have a limit; what a machine's deletion waits for is told by the Machine, with its own.
+            let limit = |on: &str| (!on.contains(" to be gone")).then_some(BOOT_LIMIT);
+            let holding = held.as_ref().map(|on| format!("; {}", wait(on, old, now, limit(on)))).unwrap_or_default();
+            no("RollingUpdateInProgress", Severity::Warning, format!("Rolling {counted}{surge}{holding}"))
+        }
+        Rolling::OnDelete => {
+            let message = format!("{counted}. They are replaced when somebody deletes them (OnDelete)");
+            no("OutdatedMachines", Severity::Warning, message)
+        }
+        Rolling::Blocked { reason } => no("RollingUpdateBlocked", Severity::Error, format!("{counted}; {reason}")),
+        Rolling::No => no("OutdatedMachines", Severity::Warning, counted),
+    }
 }
 
 fn resized(observed: &Observed, plan: &Plan, old: Option<&LegacyCondition>, now: Timestamp) -> LegacyCondition {

@@ -34,10 +34,10 @@ pub struct Stuck {
     pub held: Vec<String>,
     /// Deployments whose rollout is paused.
     pub paused: Vec<String>,
-    /// Deployments whose machines are replaced when somebody deletes them.
+    /// Objects, with their kind, whose machines are replaced when somebody deletes them.
     pub on_delete: Vec<String>,
-    /// Whether it is a control plane's.
-    pub is_of_control_plane: bool,
+    /// The control plane that is not brought up to date, and why not.
+    pub control_plane: Option<(String, Way)>,
 }
 
 impl Stuck {
@@ -45,20 +45,44 @@ impl Stuck {
         !self.machines.is_empty() || !self.told.is_empty()
     }
 
+    /// Notes whose machines stay as they are, and why.
+    fn stand_still(&mut self, kind: &str, object: &Value, way: Way) {
+        let name = text(object, "/metadata/name").to_owned();
+        let is_control_plane = kind == "TalosControlPlane";
+        if is_control_plane {
+            self.control_plane = Some((name.clone(), way));
+        }
+        let (names, name) = match way {
+            Way::Paused if !is_control_plane => (&mut self.paused, name),
+            Way::OnDelete => (&mut self.on_delete, format!("{kind} {name}")),
+            _ => return,
+        };
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+
     /// As the user is told.
     pub fn problem(&self, cluster: &str, namespace: &str) -> Problem {
         let within = if namespace.is_empty() || namespace == "default" { String::new() } else { format!(" -n {namespace}") };
         let (mut whys, mut remedies) = (Vec::new(), vec!["take the change back".to_owned()]);
-        if self.is_of_control_plane {
-            whys.push("control planes are not replaced by this release: they keep what they were made with".to_owned());
-            remedies.push("or replace the control planes by hand, one at a time, with `kubectl delete machine NAME`".to_owned());
+        match &self.control_plane {
+            Some((name, Way::Paused)) => {
+                whys.push(format!("TalosControlPlane {name} is paused"));
+                remedies.push(format!("or go on: `kubectl annotate taloscontrolplane {name} cluster.x-k8s.io/paused-{within}`"));
+            }
+            Some((name, Way::Blocked)) => {
+                whys.push(format!("a machine of TalosControlPlane {name} cannot be replaced"));
+                remedies.push("or do what the control plane's condition says".to_owned());
+            }
+            _ => {}
         }
         for name in &self.paused {
             whys.push(format!("the rollout of MachineDeployment {name} is paused"));
             remedies.push(format!("or go on: `talosphere rollout resume machinedeployment/{name}{within}`"));
         }
         for name in &self.on_delete {
-            whys.push(format!("the machines of MachineDeployment {name} are replaced when somebody deletes them (OnDelete)"));
+            whys.push(format!("the machines of {name} are replaced when somebody deletes them (OnDelete)"));
             remedies.push("or delete the machines that are named, one at a time, with `kubectl delete machine NAME`".to_owned());
         }
         Problem::new(Code::NotRolledOut, format!("the change of Cluster {cluster} is stored, but its machines are not up to date"))
@@ -71,12 +95,17 @@ impl Stuck {
 /// A wait, and whether somebody must do something about it.
 struct Wait(bool, String);
 
-/// How a deployment's machines are replaced.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+/// How machines of an older specification are replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// One after another, without anybody's doing.
     Rolling,
+    /// Not before it is resumed.
     Paused,
+    /// When somebody deletes them.
     OnDelete,
+    /// Not at all: a person must decide.
+    Blocked,
 }
 
 fn way(deployment: &Value) -> Way {
@@ -84,6 +113,20 @@ fn way(deployment: &Value) -> Way {
         Way::Paused
     } else if text(deployment, "/spec/rollout/strategy/type") == "OnDelete" {
         Way::OnDelete
+    } else {
+        Way::Rolling
+    }
+}
+
+fn way_of_control_plane(plane: &Value) -> Way {
+    let is_blocked = condition(plane, "MachinesSpecUpToDate").is_some_and(|told| text(told, "/reason") == "RollingUpdateBlocked");
+    let is_paused = pointer(plane, "/metadata/annotations").and_then(Value::as_object);
+    if is_paused.is_some_and(|known| known.contains_key("cluster.x-k8s.io/paused")) {
+        Way::Paused
+    } else if text(plane, "/spec/rolloutStrategy/type") == "OnDelete" {
+        Way::OnDelete
+    } else if is_blocked {
+        Way::Blocked
     } else {
         Way::Rolling
     }
@@ -117,7 +160,7 @@ pub fn verdict(objects: &Objects, cluster: &str) -> Verdict {
     let mut stuck = Stuck::default();
     let mut workers = Vec::new();
     count(plane, &deployments, &machines, &mut waits, &mut workers);
-    each(objects, &machines, &mut waits, &mut workers, &mut stuck);
+    each(objects, plane, &machines, &mut waits, &mut workers, &mut stuck);
     if let Some(plane) = plane.filter(|plane| !is_true(plane, "Ready")) {
         let (reason, message) = condition(plane, "Ready").map_or(("", ""), |c| (text(c, "/reason"), text(c, "/message")));
         let told = why(reason, message);
@@ -132,7 +175,7 @@ pub fn verdict(objects: &Objects, cluster: &str) -> Verdict {
     for deployment in &deployments {
         sum(deployment, "MachineDeployment", &mut workers, &mut stuck);
     }
-    if stuck.is_of_control_plane && deployments.iter().any(|deployment| is_held(deployment)) {
+    if stuck.control_plane.is_some() && deployments.iter().any(|deployment| is_held(deployment)) {
         // Workers that wait for a control plane that does not come are waited for in vain.
         stuck.held.extend(workers.drain(..).map(|wait| wait.1));
     }
@@ -199,7 +242,7 @@ fn count(plane: Option<&Value>, deployments: &[&Value], machines: &[&Value], wai
 type Lack<'a> = (bool, &'a str, String);
 
 /// What the Machines lack; those that lack the same have one line.
-fn each(objects: &Objects, machines: &[&Value], waits: &mut Vec<Wait>, workers: &mut Vec<Wait>, stuck: &mut Stuck) {
+fn each(objects: &Objects, plane: Option<&Value>, machines: &[&Value], waits: &mut Vec<Wait>, workers: &mut Vec<Wait>, stuck: &mut Stuck) {
     let mut alike: BTreeMap<Lack<'_>, Vec<(&str, Option<Cause>)>> = BTreeMap::new();
     for machine in machines {
         let (name, phase) = (text(machine, "/metadata/name"), text(machine, "/status/phase"));
@@ -222,21 +265,19 @@ fn each(objects: &Objects, machines: &[&Value], waits: &mut Vec<Wait>, workers: 
             let message = if message.is_empty() { String::new() } else { format!(": {message}") };
             let line = format!("Machine {name} is not up to date{message}");
             let deployment = label(machine, "cluster.x-k8s.io/deployment-name");
-            match deployment.and_then(|name| objects.get("MachineDeployment", name)).map(way) {
-                Some(Way::Rolling) => workers.push(Wait(false, line)),
-                found => {
+            match deployment.and_then(|name| objects.get("MachineDeployment", name)) {
+                Some(object) if way(object) == Way::Rolling => workers.push(Wait(false, line)),
+                Some(object) => {
                     stuck.machines.push(line);
-                    stuck.is_of_control_plane |= found.is_none();
-                    let names = match found {
-                        Some(Way::Paused) => &mut stuck.paused,
-                        Some(Way::OnDelete) => &mut stuck.on_delete,
-                        _ => continue,
-                    };
-                    let name = deployment.unwrap_or_default().to_owned();
-                    if !names.contains(&name) {
-                        names.push(name);
-                    }
+                    stuck.stand_still("MachineDeployment", object, way(object));
                 }
+                None => match plane.map(|plane| (plane, way_of_control_plane(plane))) {
+                    Some((plane, way)) if way != Way::Rolling => {
+                        stuck.machines.push(line);
+                        stuck.stand_still("TalosControlPlane", plane, way);
+                    }
+                    _ => waits.push(Wait(false, line)),
+                },
             }
         }
     }
@@ -278,7 +319,13 @@ fn sum(object: &Value, kind: &str, waits: &mut Vec<Wait>, stuck: &mut Stuck) {
     }
     let outdated = condition(object, "MachinesSpecUpToDate").filter(|told| text(told, "/status") == "False");
     if let Some(message) = outdated.map(|told| clean(text(told, "/message"))).filter(|message| !message.is_empty()) {
-        stuck.is_of_control_plane = true;
-        stuck.told.push(format!("{kind} {name}: {message}"));
+        let line = format!("{kind} {name}: {message}");
+        match way_of_control_plane(object) {
+            Way::Rolling => waits.push(Wait(false, line)),
+            way => {
+                stuck.told.push(line);
+                stuck.stand_still(kind, object, way);
+            }
+        }
     }
 }
