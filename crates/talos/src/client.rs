@@ -138,6 +138,8 @@ pub trait TalosApi: fmt::Debug + Send + Sync {
     async fn etcd_forfeit_leadership(&self) -> Result<(), TalosError>;
     /// Takes this node out of etcd, then stops and empties its etcd.
     async fn etcd_leave(&self) -> Result<(), TalosError>;
+    /// A copy of etcd's database as this member has it, followed by its SHA-256. It may break off halfway.
+    async fn etcd_snapshot(&self) -> Result<ByteStream, TalosError>;
     async fn kubeconfig(&self) -> Result<String, TalosError>;
     async fn dmesg(&self, follow: bool, tail: bool) -> Result<ByteStream, TalosError>;
     async fn logs(&self, query: &LogQuery) -> Result<ByteStream, TalosError>;

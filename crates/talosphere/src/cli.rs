@@ -229,6 +229,17 @@ pub enum TalosCommand {
 pub enum EtcdCommand {
     /// The members as each node sees them
     Members,
+    /// Write a snapshot of etcd, from which a cluster that lost its quorum can be restored
+    Snapshot(EtcdSnapshot),
+}
+
+#[derive(Debug, Args)]
+pub struct EtcdSnapshot {
+    /// The file to write. It holds all of the cluster's Secrets: only its owner may read it
+    pub file: std::path::PathBuf,
+    /// Replace the file if it is there
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Debug, Args)]

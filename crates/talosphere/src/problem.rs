@@ -115,6 +115,12 @@ codes! {
     BadName = "TS115", Usage, "A name cannot be used",
         "Names follow the rules of DNS (RFC 1123): lower-case letters, digits, '-' and, but for namespaces, '.'; a letter or digit at both ends. Some kinds need a name that is given, not generated.",
         "Correct the name; in a template, correct the value of the variable that it is made from.";
+    FileExists = "TS116", Usage, "A file to be written is there already",
+        "What a command writes does not take the place of something else by accident.",
+        "Name another file, or add --force.";
+    FileUnwritable = "TS117", Failure, "A file cannot be written",
+        "The folder does not exist or is not writable for this user, or its disk is full. Nothing was kept.",
+        "Name a file in a folder that this user may write to.";
     StateBusy = "TS201", Failure, "The state directory is owned by another process",
         "One process at a time owns a state directory; others are its clients. The owner holds the lock but does not answer.",
         "End that process, or name another directory with --state.";

@@ -29,8 +29,16 @@ pub(super) fn check_control_plane(plane: &Value, out: &mut Findings) {
     {
         out.fault(FieldError::invalid(surge, value.clone(), "must be 0 or 1: etcd takes one new member at a time"));
     }
-    if get(plane, "spec.replicas").and_then(Value::as_i64).is_some_and(|replicas| replicas < 0) {
-        out.fault(FieldError::invalid("spec.replicas", get(plane, "spec.replicas").cloned().unwrap_or_default(), "must not be negative"));
+    match get(plane, "spec.replicas").and_then(Value::as_i64) {
+        Some(replicas) if replicas < 1 => {
+            let why = "must be at least 1: the last member of etcd cannot go; delete the Cluster to remove it";
+            out.fault(FieldError::invalid("spec.replicas", json!(replicas), why));
+        }
+        Some(replicas) if replicas % 2 == 0 => out.warnings.push(format!(
+            "spec.replicas: {replicas} control planes tolerate no more failures than {}: etcd needs a majority",
+            replicas - 1
+        )),
+        _ => {}
     }
     let template = "spec.infrastructureTemplate";
     for field in ["kind", "name", "apiVersion"] {

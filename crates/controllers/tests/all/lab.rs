@@ -282,6 +282,10 @@ impl TalosApi for NodeApi {
         .await
     }
 
+    async fn etcd_snapshot(&self) -> Result<ByteStream, TalosError> {
+        Err(self.not_ready("EtcdSnapshot"))
+    }
+
     async fn etcd_members(&self) -> Result<Vec<EtcdMember>, TalosError> {
         let truth = self.nodes.truth.lock().unwrap();
         let cluster = truth.boxes[&self.address].etcd.filter(|cluster| truth.has_quorum(*cluster));

@@ -318,6 +318,11 @@ impl TalosApi for Node {
         self.change("EtcdLeaveCluster", LEAVE_TIMEOUT, |mut client| async move { client.etcd_leave_cluster(request).await }).await.map(drop)
     }
 
+    async fn etcd_snapshot(&self) -> Result<ByteStream, TalosError> {
+        let snapshot = |mut client: Client| async move { client.etcd_snapshot(proto::EtcdSnapshotRequest::default()).await };
+        Ok(self.bytes("EtcdSnapshot", self.ask("EtcdSnapshot", CALL_TIMEOUT, snapshot).await?))
+    }
+
     async fn kubeconfig(&self) -> Result<String, TalosError> {
         let method = "Kubeconfig";
         let failed = |message: String| TalosError::Failed { address: self.address.clone(), method, code: "archive".to_owned(), message };

@@ -13,6 +13,7 @@ pub mod rollout;
 pub mod scale;
 pub mod serve;
 pub mod simulate;
+pub mod snapshot;
 pub mod talos;
 pub mod up;
 

@@ -8,6 +8,7 @@ use talos::client::{TalosApi, TalosDialer, TalosError};
 use talos::clientconfig::{ClientConfig, ClientIdentity};
 
 use super::clusters::{Machine, credential, machines};
+use super::snapshot;
 use crate::cli::{EtcdCommand, Output, Talos, TalosCommand};
 use crate::host::session::Session;
 use crate::host::wiring;
@@ -29,8 +30,9 @@ pub async fn run(args: &Talos, directory: &StateDirectory, seams: &Seams) -> Res
             Problem::new(Code::BadFlag, "the cluster is not named").remedy("name it with -c; `talosphere get clusters -A` lists them")
         );
     };
-    if matches!(args.command, TalosCommand::Dmesg) && args.output != Output::Table {
-        return Err(Problem::new(Code::BadFlag, "messages have one form only: lines of text").remedy("leave out -o"));
+    let is_formless = matches!(args.command, TalosCommand::Dmesg | TalosCommand::Etcd { command: EtcdCommand::Snapshot(_) });
+    if is_formless && args.output != Output::Table {
+        return Err(Problem::new(Code::BadFlag, "messages and snapshots have one form only").remedy("leave out -o"));
     }
     let session = Session::reading(directory, "talos", seams).await?;
     let found = async {
@@ -46,11 +48,14 @@ pub async fn run(args: &Talos, directory: &StateDirectory, seams: &Seams) -> Res
     let dialer = wiring::nodes(seams);
     let only_planes = matches!(args.command, TalosCommand::Etcd { .. }) && args.nodes.is_empty();
     let chosen: Vec<Machine> = chosen.into_iter().filter(|machine| !only_planes || machine.is_control_plane).collect();
-    match args.command {
+    match &args.command {
         TalosCommand::Dmesg => dmesg(&chosen, &dialer, &config.identity, seams).await,
         TalosCommand::Version => tabled(args, &chosen, &dialer, &config.identity, &["TAG", "PLATFORM", "ARCH"], version, seams).await,
         TalosCommand::Services => {
             tabled(args, &chosen, &dialer, &config.identity, &["SERVICE", "STATE", "HEALTH", "LAST MESSAGE"], services, seams).await
+        }
+        TalosCommand::Etcd { command: EtcdCommand::Snapshot(wanted) } => {
+            snapshot::run(wanted, &chosen, &dialer, &config.identity, seams).await
         }
         TalosCommand::Etcd { command: EtcdCommand::Members } => {
             tabled(args, &chosen, &dialer, &config.identity, &["ID", "HOSTNAME", "PEER URLS", "LEARNER"], members, seams).await
@@ -82,7 +87,7 @@ fn choose(args: &Talos, cluster: &str, machines: Vec<Machine>) -> Result<Vec<Mac
         .collect()
 }
 
-async fn connect(machine: &Machine, dialer: &dyn TalosDialer, identity: &ClientIdentity) -> Result<Arc<dyn TalosApi>, Problem> {
+pub(super) async fn connect(machine: &Machine, dialer: &dyn TalosDialer, identity: &ClientIdentity) -> Result<Arc<dyn TalosApi>, Problem> {
     let Some(address) = &machine.address else {
         return Err(Problem::new(Code::NodeUnreachable, format!("Machine {} has no address yet", machine.name))
             .remedy("`talosphere describe cluster` shows what it waits for"));
@@ -90,7 +95,7 @@ async fn connect(machine: &Machine, dialer: &dyn TalosDialer, identity: &ClientI
     dialer.connect(address, identity).await.map_err(|error| unreachable(machine, &error))
 }
 
-fn unreachable(machine: &Machine, error: &TalosError) -> Problem {
+pub(super) fn unreachable(machine: &Machine, error: &TalosError) -> Problem {
     let shown = machine.address.as_deref().unwrap_or(&machine.name);
     Problem::new(Code::NodeUnreachable, format!("node {shown} (Machine {}): {error}", machine.name))
 }

@@ -50,6 +50,15 @@ async fn a_cluster_answers_in_every_form_and_a_change_is_carried_out() {
         let error = shell.fails(&format!("{UP} --set CLUSTER_NAME='a: b'"), 2);
         assert!(error.contains("TS115") && error.contains("(Cluster): metadata.name `a: b`") && !error.contains("created"), "{error}");
 
+        let told = shell.run("talosphere talos -c demo --namespace team etcd snapshot etcd.db");
+        let told = String::from_utf8_lossy(&told.stderr).into_owned();
+        assert!(told.contains("etcd.db holds etcd as node 10.20.0.11 has it: 544 bytes, SHA-256"), "{told}");
+        let error = shell.fails("talosphere talos -c demo --namespace team etcd snapshot etcd.db", 2);
+        assert!(error.contains("TS116"), "{error}");
+        shell.ok("talosphere talos -c demo --namespace team etcd snapshot etcd.db --force");
+        let error = shell.fails("talosphere talos -c demo --namespace team etcd snapshot none/etcd.db", 1);
+        assert!(error.contains("TS117"), "{error}");
+
         // A new version: the control plane is replaced first, then the worker; `up` waits for the end.
         let versions = |wanted: &str| {
             let machines = json("talosphere get machines -n team -o json");
