@@ -251,12 +251,17 @@ pub struct Scale {
     pub replicas: u32,
     #[command(flatten)]
     pub namespace: Namespace,
+    /// List the Machines that would come or go, and why; change nothing
+    #[arg(long)]
+    pub dry_run: bool,
     /// Do not wait until the machines are there
     #[arg(long)]
     pub no_wait: bool,
     /// Give up waiting after this time
     #[arg(long, default_value = "60m", value_name = "DURATION")]
     pub timeout: String,
+    #[command(flatten)]
+    pub output: OutputFlag,
 }
 
 #[derive(Debug, Args)]
@@ -330,6 +335,8 @@ pub struct RolloutChange {
     /// List the Machines that it is about, and why; change nothing
     #[arg(long)]
     pub dry_run: bool,
+    #[command(flatten)]
+    pub output: OutputFlag,
 }
 
 #[derive(Debug, Args)]
@@ -368,12 +375,17 @@ pub struct Delete {
     pub name: String,
     #[command(flatten)]
     pub namespace: Namespace,
+    /// List the Machines that would go with it, in order; change nothing
+    #[arg(long)]
+    pub dry_run: bool,
     /// Do not ask
     #[arg(short, long)]
     pub yes: bool,
     /// Give up waiting after this time; deletion goes on
     #[arg(long, default_value = "60m", value_name = "DURATION")]
     pub timeout: String,
+    #[command(flatten)]
+    pub output: OutputFlag,
 }
 
 #[derive(Debug, Args)]

@@ -24,5 +24,6 @@ mod all {
     mod rollouts;
     mod state;
     mod transcript;
+    mod upgrade;
     pub mod world;
 }

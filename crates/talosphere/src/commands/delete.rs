@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use apimachinery::meta::text_at as text;
+use controllers::controlplane::is_control_plane;
+use controllers::edit::{controller_reference, is_deleting};
 use serde_json::{Value, json};
 
+use super::preview::{Inventory, Preview};
 use super::{duration, preflight};
-use crate::apply::{finalizers, unreachable};
+use crate::apply::{Api, Resource, finalizers, unreachable};
 use crate::cli::Delete;
 use crate::follow::{Step, until};
 use crate::host::session::Session;
@@ -22,6 +26,12 @@ use crate::tree::{remaining_kinds, tree};
 pub async fn run(args: &Delete, directory: &StateDirectory, seams: &Seams) -> Result<(), Problem> {
     let timeout = duration("--timeout", &args.timeout)?;
     let what = format!("{} {} in the namespace {}", args.kind, args.name, args.namespace.namespace);
+    if args.dry_run {
+        let session = Session::reading(directory, "delete", seams).await?;
+        let outcome = preview(args, &session.api, seams).await;
+        session.close(seams).await;
+        return outcome;
+    }
     if !args.yes && !seams.printer.confirm(&question(&args.kind, &what))? {
         return Err(Problem::new(Code::Unconfirmed, format!("{what} was not deleted")));
     }
@@ -43,6 +53,79 @@ fn question(kind: &str, what: &str) -> String {
         .iter()
         .any(|name| kind == *name || kind.strip_suffix('s') == Some(name) || kind.starts_with(&format!("{name}.")));
     if has_machines { format!("Delete {what} and every machine of it?") } else { format!("Delete {what}?") }
+}
+
+/// Lists what would go.
+///
+/// # Errors
+/// When there is no such object, or the API does not answer.
+pub async fn preview(args: &Delete, api: &Api, seams: &Seams) -> Result<(), Problem> {
+    let namespace = args.namespace.namespace.as_str();
+    let found = api.resource_called(&args.kind).await.map_err(|error| unreachable(&error))?;
+    let resource = found.ok_or_else(|| Problem::new(Code::UnknownKind, format!("no kind is called {}", args.kind)))?;
+    let object = api.get(&resource.path(namespace, Some(&args.name))).await.map_err(|error| unreachable(&error))?;
+    let object = object.ok_or_else(|| {
+        Problem::new(Code::NotFound, format!("there is no {} {} in the namespace {namespace}", resource.kind, args.name))
+            .remedy(format!("`talosphere get {} -A` lists them; -n names the namespace", resource.plural))
+    })?;
+    let inventory = Inventory::read(api, namespace).await?;
+    let going = listing(&resource, &object, &inventory);
+    going.print(args.output.output, seams)
+}
+
+/// Which Machines go with an object, in the order in which they do.
+fn listing(resource: &Resource, object: &Value, inventory: &Inventory) -> Preview {
+    let (name, uid) = (text(object, "/metadata/name"), text(object, "/metadata/uid"));
+    let shown = format!("{} {name}", resource.kind);
+    let is_group = resource.group.ends_with("cluster.x-k8s.io");
+    let mut how = Vec::new();
+    let (machines, why) = match resource.kind.as_str() {
+        "Cluster" if is_group => {
+            how.push(
+                "workers first, while the cluster's API answers, then the control planes, all at once: etcd goes as a whole".to_owned(),
+            );
+            how.push("disks that belong to no VM of the cluster alone, persistent volumes above all, are kept".to_owned());
+            let ours = || inventory.machines.iter().filter(|machine| machine.spec.cluster_name == name);
+            let (mut control_planes, mut machines): (Vec<_>, Vec<_>) = ours().cloned().partition(|machine| is_control_plane(machine));
+            machines.append(&mut control_planes);
+            (machines, format!("it belongs to {shown}"))
+        }
+        "MachineDeployment" if is_group => {
+            let sets = inventory.sets_of(uid);
+            (sets.into_iter().flat_map(|set| inventory.of_set(set)).collect(), format!("it belongs to {shown}"))
+        }
+        "MachineSet" | "TalosControlPlane" if is_group => (inventory.controlled_by(uid), format!("it is controlled by {shown}")),
+        "Machine" if is_group => {
+            let machine: Vec<_> =
+                inventory.machines.iter().filter(|machine| machine.metadata.name.as_deref() == Some(name)).cloned().collect();
+            let owner = machine.first().and_then(|machine| controller_reference(&machine.metadata));
+            how.extend(owner.map(|owner| format!("{} {} makes another Machine in its place", owner.kind, owner.name)));
+            if machine.first().is_some_and(|machine| is_control_plane(machine)) {
+                how.push("its member leaves etcd before its VM goes, and only while etcd keeps its quorum".to_owned());
+            }
+            (machine, "it is deleted itself".to_owned())
+        }
+        _ => (Vec::new(), String::new()),
+    };
+    let machines: Vec<_> = machines
+        .iter()
+        .map(|machine| {
+            let begun = if is_deleting(&machine.metadata) { " (its deletion has begun)" } else { "" };
+            inventory.going(machine, format!("{why}{begun}"))
+        })
+        .collect();
+    if !machines.is_empty() && resource.kind != "Machine" {
+        let drain = "each Node is drained before its VM goes, within its Machine's limits";
+        how.push(drain.to_owned());
+    }
+    let blocks = finalizers(object).map(|finalizer| format!("{shown} stays until {finalizer} is taken off")).collect();
+    Preview {
+        summary: format!("{shown} would be deleted, and {} Machines with it", machines.len()),
+        machines,
+        how,
+        blocks,
+        ..Preview::default()
+    }
 }
 
 async fn delete(args: &Delete, timeout: Duration, directory: &StateDirectory, session: &mut Session, seams: &Seams) -> Result<(), Problem> {

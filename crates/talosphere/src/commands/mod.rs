@@ -8,6 +8,7 @@ pub mod errors;
 pub mod get;
 pub mod input;
 pub mod preflight;
+pub mod preview;
 pub mod render;
 pub mod rollout;
 pub mod scale;

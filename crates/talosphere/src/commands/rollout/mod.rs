@@ -2,18 +2,18 @@
 
 pub mod revisions;
 
-use api::cluster::{MachineDeployment, MachineSet};
+use api::cluster::{Machine, MachineDeployment};
 use controllers::edit::is_deleting;
 use controllers::machinedeployment::plan::{is_rollout_paused, revision};
 use controllers::machinedeployment::template::differences;
 use http::Method;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use self::revisions::{Family, template_of, waiting};
 use super::duration;
+use super::preview::{Inventory, Preview, list, read};
 use crate::apply::{Api, Resource, unreachable};
-use crate::cli::{Output, Rollout, RolloutCommand, RolloutTarget};
+use crate::cli::{Output, Rollout, RolloutChange, RolloutCommand, RolloutTarget, RolloutUndo};
 use crate::follow::{Step, until};
 use crate::host::session::Session;
 use crate::output::table::columns;
@@ -101,8 +101,8 @@ pub async fn carry_out(command: &RolloutCommand, session: &mut Session, seams: &
                 return Err(found.refuse("is paused already", "spec.paused is true", "resume"));
             }
             if args.dry_run {
-                found.list("would not be replaced while it is paused", &found.family.outdated(seams.clock.now()), seams);
-                return Ok(());
+                let replaced = found.family.outdated(seams.clock.now());
+                return found.list("would not be replaced while it is paused", replaced, args, session, seams).await;
             }
             found.merge(&json!({"spec": {"paused": true}}), &session.api).await?;
             seams.printer.line(format!("{} paused: it is scaled, but its Machines are not replaced", found.shown()));
@@ -114,8 +114,7 @@ pub async fn carry_out(command: &RolloutCommand, session: &mut Session, seams: &
                 return Err(found.refuse("is not paused", "spec.paused is not true", "status"));
             }
             if args.dry_run {
-                found.list("would be replaced", &found.family.outdated(seams.clock.now()), seams);
-                return Ok(());
+                return found.list("would be replaced", found.family.outdated(seams.clock.now()), args, session, seams).await;
             }
             found.merge(&json!({"spec": {"paused": false}}), &session.api).await?;
             found.done("resumed", seams);
@@ -131,8 +130,8 @@ pub async fn carry_out(command: &RolloutCommand, session: &mut Session, seams: &
                     .remedy("wait for it, or take spec.rollout.after out first"));
             }
             if args.dry_run {
-                found.list("would be replaced", &found.family.replaced(|_| vec!["older than the restart".to_owned()]), seams);
-                return Ok(());
+                let replaced = found.family.replaced(|_| vec!["older than the restart".to_owned()]);
+                return found.list("would be replaced", replaced, args, session, seams).await;
             }
             found.merge(&json!({"spec": {"rollout": {"after": now.to_string()}}}), &session.api).await?;
             found.done("restarted", seams);
@@ -141,15 +140,15 @@ pub async fn carry_out(command: &RolloutCommand, session: &mut Session, seams: &
         RolloutCommand::Undo(args) => {
             let found = Found::look(&args.change.target, &session.api).await?;
             found.refuse_paused("undo")?;
-            undo(&found, args.to_revision, args.change.dry_run, &session.api, seams).await
+            undo(&found, args, session, seams).await
         }
     }
 }
 
 /// The former template again. Its revision moves on.
-async fn undo(found: &Found, to: Option<i64>, is_dry: bool, api: &Api, seams: &Seams) -> Result<(), Problem> {
-    let family = &found.family;
-    let to = to.filter(|revision| *revision != 0);
+async fn undo(found: &Found, args: &RolloutUndo, session: &Session, seams: &Seams) -> Result<(), Problem> {
+    let (family, api) = (&found.family, &session.api);
+    let to = args.to_revision.filter(|revision| *revision != 0);
     let Some(former) = family.former(to) else {
         let what = to.map_or_else(|| "no former revision".to_owned(), |revision| format!("no revision {revision}"));
         let known = family.sets.iter().map(|set| revision(set).to_string()).collect::<Vec<_>>().join(", ");
@@ -163,10 +162,10 @@ async fn undo(found: &Found, to: Option<i64>, is_dry: bool, api: &Api, seams: &S
         seams.printer.line(format!("{} is as in revision {} already; nothing is changed", found.shown(), revision(former)));
         return Ok(());
     }
-    if is_dry {
-        let why = |set: &MachineSet| differences(&set.spec.template, &template);
-        found.list(&format!("would be replaced by Machines of revision {}", revision(former)), &family.replaced(why), seams);
-        return Ok(());
+    if args.change.dry_run {
+        let replaced = family.replaced(|set| differences(&set.spec.template, &template));
+        let what = format!("would be replaced by Machines of revision {}", revision(former));
+        return found.list(&what, replaced, &args.change, session, seams).await;
     }
     let patch = json!([
         {"op": "test", "path": "/metadata/resourceVersion", "value": family.deployment.metadata.resource_version},
@@ -246,23 +245,20 @@ impl Found {
     }
 
     /// What a dry run lists.
-    fn list(&self, what: &str, lines: &[String], seams: &Seams) {
-        let mut text = format!("{} Machines {what}", lines.len());
-        if !lines.is_empty() {
-            text.push_str(&format!(", {}:\n  {}", self.family.way(), lines.join("\n  ")));
-        }
-        seams.printer.data(&format!("{text}\nnothing is changed: this was a dry run"));
+    async fn list(
+        &self,
+        what: &str,
+        replaced: Vec<(&Machine, String)>,
+        args: &RolloutChange,
+        session: &Session,
+        seams: &Seams,
+    ) -> Result<(), Problem> {
+        let inventory = Inventory::read(&session.api, &self.namespace).await?;
+        let how = if replaced.is_empty() { Vec::new() } else { vec![self.family.way()] };
+        let machines: Vec<_> = replaced.into_iter().map(|(machine, why)| inventory.going(machine, why)).collect();
+        let preview = Preview { summary: format!("{} Machines {what}", machines.len()), machines, how, ..Preview::default() };
+        preview.print(args.output.output, seams)
     }
-}
-
-fn read<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
-    serde_json::from_value(value).map_err(|error| Problem::new(Code::Internal, error.to_string()))
-}
-
-async fn list<T: DeserializeOwned>(api: &Api, path: &str) -> Result<Vec<T>, Problem> {
-    let answer = api.get(path).await.map_err(|error| unreachable(&error))?;
-    let items = answer.and_then(|mut answer| answer.get_mut("items").map(Value::take));
-    items.map_or_else(|| Ok(Vec::new()), read)
 }
 
 /// Follows a rollout to its end.

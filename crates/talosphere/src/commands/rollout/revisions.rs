@@ -1,11 +1,14 @@
 //! What the objects of a MachineDeployment say about its rollouts: its revisions, which Machines a change would replace, how far one is. Pure.
 
+use std::sync::Arc;
+
 use api::cluster::{Machine, MachineDeployment, MachineSet, MachineTemplate};
 use api::conditions;
 use api::names::labels;
 use controllers::edit::{controller_reference, is_deleting};
 use controllers::machinedeployment::plan::{is_on_delete, is_rollout_paused, most_replicas, most_unavailable, revision, shortcomings};
 use controllers::machinedeployment::template::differences;
+use controllers::machineset::plan::order_of_going;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -49,19 +52,26 @@ impl Family {
         }
     }
 
-    /// One line for each Machine that would be replaced if `why` names a reason for its set.
-    pub fn replaced(&self, why: impl Fn(&MachineSet) -> Vec<String>) -> Vec<String> {
-        let staying = self.machines.iter().filter(|machine| !is_deleting(&machine.metadata));
-        let lines = staying.filter_map(|machine| {
-            let why = why(self.set_of(machine)?);
-            let name = machine.metadata.name.as_deref().unwrap_or_default();
-            (!why.is_empty()).then(|| format!("Machine {name}, and its VM: {}", why.join("; ")))
-        });
-        lines.collect()
+    /// Each Machine that would be replaced if `why` names a reason for its set, in the order in which they go: of the oldest set first.
+    pub fn replaced(&self, why: impl Fn(&MachineSet) -> Vec<String>) -> Vec<(&Machine, String)> {
+        let mut replaced = Vec::new();
+        for set in &self.sets {
+            let why = why(set);
+            let machines: Vec<Arc<Machine>> = self.of_set(set).map(|machine| Arc::new(machine.clone())).collect();
+            for machine in order_of_going(set, &machines).iter().filter(|_| !why.is_empty()) {
+                let ours = self.of_set(set).find(|ours| ours.metadata.name == machine.metadata.name);
+                replaced.extend(ours.map(|ours| (ours, why.join("; "))));
+            }
+        }
+        replaced
+    }
+
+    fn of_set<'a>(&'a self, set: &'a MachineSet) -> impl Iterator<Item = &'a Machine> {
+        self.machines.iter().filter(|machine| self.set_of(machine).is_some_and(|owner| owner.metadata.uid == set.metadata.uid))
     }
 
     /// Machines that differ from what is wanted now, each with what differs.
-    pub fn outdated(&self, now: Timestamp) -> Vec<String> {
+    pub fn outdated(&self, now: Timestamp) -> Vec<(&Machine, String)> {
         self.replaced(|set| shortcomings(&self.deployment, set, now))
     }
 
@@ -177,7 +187,9 @@ mod tests {
     #[test]
     fn what_would_be_replaced_is_named_with_its_reason() {
         let family = family(&[("s1", 1, "v1", 1), ("s2", 2, "v2", 1)]);
-        assert_eq!(family.outdated(Timestamp::UNIX_EPOCH), ["Machine s1-0, and its VM: Version v1, v2 required"]);
+        let outdated = family.outdated(Timestamp::UNIX_EPOCH);
+        let told: Vec<_> = outdated.iter().map(|(machine, why)| (machine.metadata.name.as_deref().unwrap(), why.as_str())).collect();
+        assert_eq!(told, [("s1-0", "Version v1, v2 required")]);
         assert_eq!(family.way(), "step by step, with at most 1 more Machines than the 2 wanted and at most 0 fewer available");
     }
 
