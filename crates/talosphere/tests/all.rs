@@ -8,6 +8,7 @@ mod all {
     mod arrows;
     mod bring_up;
     mod control_planes;
+    mod day2;
     mod defects;
     mod deletion;
     mod demo;

@@ -20,7 +20,7 @@ use super::process::{Background, Shell, kill, root};
 
 /// When the process dies.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum At {
+pub enum At {
     /// At the next call of this method, before or after its effect.
     Call(&'static str, &'static str, Phase),
     /// When an object of this kind appears whose name contains the text.
@@ -42,8 +42,8 @@ fn is_method(called: &str, wanted: &str) -> bool {
     called.starts_with(wanted) || called == http
 }
 
-const V: &str = "vcenter";
-const T: &str = "talos";
+pub const V: &str = "vcenter";
+pub const T: &str = "talos";
 const K: &str = "kube";
 
 /// A kill that is waiting for its call.
@@ -56,7 +56,7 @@ pub struct World {
     pub simulator: Arc<Simulator>,
     armed: Armed,
     fired: Arc<AtomicBool>,
-    kills: usize,
+    pub kills: usize,
 }
 
 impl World {
@@ -132,7 +132,7 @@ impl World {
     }
 
     /// Runs a command once for each kill, then once to its end.
-    async fn survive(&mut self, arguments: &[&str], kills: &[At]) {
+    pub async fn survive(&mut self, arguments: &[&str], kills: &[At]) {
         for at in kills {
             self.die(arguments, at).await;
         }
