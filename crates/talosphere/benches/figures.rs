@@ -284,15 +284,35 @@ fn vcenter_calls() {
     note(&format!("all of them: {}", listed(&idle)));
 }
 
+/// A change of version of a 3 + 3 cluster: the old VM's end and the new one's beginning, and nothing for the waits between them.
+fn rolling_calls() {
+    const MACHINES: f64 = 6.0;
+    let (rolled, took) = run(3, async {
+        let mut world = World::start(&Setup::new(3, 3, 3)).await;
+        world.up().await.unwrap();
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        let (before, begun) = (calls(&world), world.seams.clock.instant());
+        world.material.set.push("KUBERNETES_VERSION=1.33.0".to_owned());
+        world.up().await.unwrap();
+        let took = world.seams.clock.instant().saturating_duration_since(begun);
+        let more = calls(&world).into_iter().map(|(method, count)| (method.clone(), count - before.get(&method).unwrap_or(&0)));
+        (more.filter(|(method, count)| *count > 0 && method != LONG_POLL && !LOGIN.contains(&method.as_str())).collect::<Counts>(), took)
+    });
+    let all: u64 = rolled.values().sum();
+    figure("vCenter calls per VM replaced in a change of version of 3 + 3 machines", all as f64 / MACHINES, "calls", 10.0);
+    note(&format!("in all, in {} virtual seconds: {}", took.as_secs(), listed(&rolled)));
+}
+
 fn main() {
     // Names of parts after `--` print these alone.
     let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let parts: [(&str, fn()); 5] = [
+    let parts: [(&str, fn()); 6] = [
         ("binary", size),
         ("process", bring_up_in_one_process),
         ("serve", serving),
         ("journey", journey_in_memory),
         ("calls", vcenter_calls),
+        ("rolling", rolling_calls),
     ];
     for (_, part) in parts.iter().filter(|(name, _)| asked.is_empty() || asked.iter().any(|asked| asked == name)) {
         part();

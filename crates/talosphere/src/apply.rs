@@ -262,7 +262,7 @@ impl Api {
                         "`talosphere delete {kind} {name}{within}` waits for the end of the deletion; run this command again afterwards"
                     )));
             }
-            let patch = patch_of(last_applied(&live).as_ref(), &live, &manifest.object);
+            let patch = patch_of(last_applied(&live).as_ref(), &live, &beside_owners(&live, &manifest.object));
             let path = resource.path(&namespace, Some(manifest.name())) + &query;
             let outcome = self.send(Method::PATCH, &path, Some("application/merge-patch+json"), Some(&patch)).await;
             return outcome.map(drop).map_err(|error| refused(&error, manifest));
@@ -308,7 +308,7 @@ impl Api {
                     Err(error) => return Err(refused(&error, manifest)),
                 }
             };
-            let patch = patch_of(last_applied(&live).as_ref(), &live, &object);
+            let patch = patch_of(last_applied(&live).as_ref(), &live, &beside_owners(&live, &object));
             if patch.as_object().is_none_or(Map::is_empty) {
                 return Ok((shown, Outcome::Unchanged));
             }
@@ -354,6 +354,24 @@ fn annotate(object: &mut Value, key: &str, value: &str) {
 fn last_applied(live: &Value) -> Option<Value> {
     let text = live.pointer("/metadata/annotations")?.get(LAST_APPLIED)?.as_str()?;
     serde_json::from_str(text).ok()
+}
+
+/// The object with the owners that others have added to the one that is there: owners are a list with a key, as kubectl has it.
+fn beside_owners(live: &Value, wanted: &Value) -> Value {
+    const OWNERS: &str = "/metadata/ownerReferences";
+    let mut wanted = wanted.clone();
+    let there = live.pointer(OWNERS).and_then(Value::as_array);
+    if let (Some(there), Some(owners)) = (there, wanted.pointer_mut(OWNERS).and_then(Value::as_array_mut)) {
+        let mut all = there.clone();
+        for owner in owners.drain(..) {
+            match all.iter_mut().find(|known| known["uid"] == owner["uid"]) {
+                Some(known) => *known = owner,
+                None => all.push(owner),
+            }
+        }
+        *owners = all;
+    }
+    wanted
 }
 
 /// The merge patch that brings `live` to what `wanted` says, removing what only `last` said.
@@ -431,5 +449,12 @@ mod tests {
         assert_eq!(patch_of(Some(&last), &live, &wanted), json!({"spec": {"a": 5, "deep": {"y": null}, "list": [1], "gone": null}}));
         assert_eq!(patch_of(Some(&wanted), &wanted, &wanted), json!({}));
         assert_eq!(patch_of(None, &live, &json!({"spec": {"a": 1}})), json!({}));
+        let owned = |uids: &[&str]| {
+            let owners: Vec<Value> = uids.iter().map(|uid| json!({"uid": uid, "name": uid})).collect();
+            json!({"metadata": {"ownerReferences": owners}})
+        };
+        assert_eq!(beside_owners(&owned(&["ours", "theirs"]), &owned(&["ours"])), owned(&["ours", "theirs"]));
+        assert_eq!(beside_owners(&owned(&["theirs"]), &owned(&["ours"])), owned(&["theirs", "ours"]));
+        assert_eq!(beside_owners(&json!({"metadata": {}}), &owned(&["ours"])), owned(&["ours"]));
     }
 }

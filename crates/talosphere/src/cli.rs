@@ -199,9 +199,9 @@ pub struct Talos {
     /// Nodes, by address or name; all of the cluster when absent
     #[arg(short, long, global = true, value_delimiter = ',')]
     pub nodes: Vec<String>,
-    /// Namespace of the cluster
-    #[arg(long, global = true, default_value = "default")]
-    pub namespace: String,
+    /// Namespace of the cluster; the one that has a cluster of this name when absent
+    #[arg(long, global = true)]
+    pub namespace: Option<String>,
     /// Form of the output
     #[arg(short, long, global = true, value_enum, default_value_t)]
     pub output: Output,
@@ -410,7 +410,7 @@ mod tests {
         let cli =
             Cli::try_parse_from(["talosphere", "talos", "dmesg", "-c", "demo", "-n", "a,b", "-n", "c", "--namespace", "team"]).unwrap();
         let Command::Talos(talos) = cli.command else { panic!("{cli:?}") };
-        assert_eq!((talos.cluster.as_deref(), talos.namespace.as_str()), (Some("demo"), "team"));
+        assert_eq!((talos.cluster.as_deref(), talos.namespace.as_deref()), (Some("demo"), Some("team")));
         assert_eq!(talos.nodes, ["a", "b", "c"]);
         let cli = Cli::try_parse_from(["talosphere", "get", "machines", "-n", "a", "-n", "b", "-o", "json", "-o", "yaml"]).unwrap();
         let Command::Get(get) = cli.command else { panic!("{cli:?}") };

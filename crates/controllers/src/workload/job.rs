@@ -130,8 +130,34 @@ where
     within(async { api.list(params).await.map(|list| list.items).map_err(|error| explain(&error)) }).await
 }
 
+/// Pods. One that this release cannot read as a whole counts as what can be read of it: it must not hide the others.
+pub async fn pods(client: &kube::Client, params: &ListParams) -> Result<Vec<Pod>, String> {
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<Pod>(&()));
+    let list = within(async { api.list(params).await.map_err(|error| explain(&error)) }).await?;
+    Ok(list.items.into_iter().map(pod).collect())
+}
+
+/// What of a pod decides about it, when it cannot be read as a whole: who it is, its owner, whether it is over, which claims it has.
+fn pod(object: DynamicObject) -> Pod {
+    let DynamicObject { metadata, data, .. } = object;
+    let read = |part: &str| data.get(part).cloned().unwrap_or_default();
+    let (spec, status) = (read("spec"), read("status"));
+    let volumes = spec.get("volumes").and_then(Value::as_array).into_iter().flatten();
+    let claims: Vec<Value> = volumes
+        .filter(|volume| volume.get("persistentVolumeClaim").is_some() || volume.get("emptyDir").is_some())
+        .map(|volume| json!({"name": volume["name"], "persistentVolumeClaim": volume["persistentVolumeClaim"], "emptyDir": volume["emptyDir"]}))
+        .collect();
+    let reduced_spec = || serde_json::from_value(json!({"containers": [], "nodeName": spec["nodeName"], "volumes": claims})).ok();
+    let reduced_status = || serde_json::from_value(json!({"phase": status["phase"]})).ok();
+    Pod {
+        metadata,
+        spec: serde_json::from_value(spec.clone()).ok().or_else(reduced_spec),
+        status: serde_json::from_value(status.clone()).ok().or_else(reduced_status),
+    }
+}
+
 async fn look(client: &kube::Client, node: &str, what: Look) -> Result<Looked, String> {
-    let pods = list::<Pod>(client, &ListParams::default().fields(&format!("spec.nodeName={node}"))).await?;
+    let pods = pods(client, &ListParams::default().fields(&format!("spec.nodeName={node}"))).await?;
     let mut looked = Looked { pods: pods.into_iter().map(Arc::new).collect(), ..Looked::default() };
     if what.namespaces {
         let namespaces = list::<Namespace>(client, &ListParams::default()).await?;
@@ -238,4 +264,35 @@ async fn apply(client: &kube::Client, objects: &[Value]) -> Result<(), String> {
         created.await.map_err(|error| format!("{what}: {error}"))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(spec: Value, status: Value) -> Pod {
+        let value = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec, "status": status});
+        pod(serde_json::from_value(value).unwrap())
+    }
+
+    #[test]
+    fn a_pod_that_cannot_be_read_as_a_whole_is_read_in_part() {
+        let whole =
+            read(json!({"nodeName": "a", "containers": [{"name": "c", "image": "i"}]}), json!({"phase": "Running", "podIP": "10.0.0.1"}));
+        assert_eq!(whole.spec.unwrap().containers.len(), 1);
+        assert_eq!(whole.status.unwrap().pod_ip.as_deref(), Some("10.0.0.1"));
+        let odd = json!([
+            {"name": "s", "secret": {"defaultMode": 400.0}},
+            {"name": "d", "persistentVolumeClaim": {"claimName": "c"}},
+            {"name": "e", "emptyDir": {}},
+        ]);
+        let part = read(json!({"nodeName": "a", "containers": [], "volumes": odd}), json!({"phase": "Succeeded", "startTime": 7}));
+        let (spec, status) = (part.spec.unwrap(), part.status.unwrap());
+        let volumes = spec.volumes.unwrap();
+        assert_eq!((spec.node_name.as_deref(), volumes.len()), (Some("a"), 2));
+        assert_eq!(volumes[0].persistent_volume_claim.as_ref().unwrap().claim_name, "c");
+        assert!(volumes[1].empty_dir.is_some() && status.phase.as_deref() == Some("Succeeded"));
+        let bare = read(json!("nonsense"), json!([]));
+        assert_eq!((bare.metadata.name.as_deref(), bare.metadata.uid.as_deref()), (Some("p"), Some("u")));
+    }
 }

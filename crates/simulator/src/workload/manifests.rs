@@ -26,7 +26,9 @@ pub(super) async fn apply(nodes: &Nodes, id: &VmId, configuration: &Arc<Configur
     let mut resources = Resources::default();
     let mut objects = own(configuration);
     for (what, content) in given(configuration, &nodes.options().manifests) {
-        match serde_saphyr::from_multiple::<Value>(&content) {
+        // As every tool of the field reads them: `0400` is a mode.
+        let options = serde_saphyr::options! { legacy_octal_numbers: true };
+        match serde_saphyr::from_multiple_with_options::<Value>(&content, options) {
             Ok(documents) => objects.extend(documents.into_iter().filter(|document| !document.is_null()).flat_map(items)),
             Err(error) => nodes.say(id, &format!("user: warning: [talos] error parsing manifest {what}: {error}")),
         }

@@ -70,7 +70,7 @@ fn check_names(command: &Command) -> Result<(), Problem> {
             names::object("cluster", &args.cluster)
         }
         Command::Talos(args) => {
-            names::namespace(&args.namespace)?;
+            args.namespace.as_deref().map_or(Ok(()), names::namespace)?;
             args.cluster.as_deref().map_or(Ok(()), |name| names::object("cluster", name))
         }
         Command::Scale(args) => {

@@ -9,6 +9,7 @@ use talos::clientconfig::{ClientConfig, ClientIdentity};
 
 use super::clusters::{Machine, credential, machines};
 use super::snapshot;
+use crate::apply::Api;
 use crate::cli::{EtcdCommand, Output, Talos, TalosCommand};
 use crate::host::session::Session;
 use crate::host::wiring;
@@ -16,6 +17,9 @@ use crate::output::table::columns;
 use crate::problem::{Code, Problem};
 use crate::seams::Seams;
 use crate::state::StateDirectory;
+
+/// Where a cluster is looked for when no namespace is named and none has it.
+const DEFAULT: &str = "default";
 
 /// Rows of one node, or why there are none.
 type Rows = Result<Vec<Vec<String>>, TalosError>;
@@ -36,8 +40,14 @@ pub async fn run(args: &Talos, directory: &StateDirectory, seams: &Seams) -> Res
     }
     let session = Session::reading(directory, "talos", seams).await?;
     let found = async {
-        let text = credential(&session.api, &args.namespace, cluster, "talosconfig", "talosconfig").await?;
-        Ok::<_, Problem>((text, machines(&session.api, &args.namespace, cluster).await?))
+        let namespace = namespace(&session.api, args, cluster).await?;
+        let text = credential(&session.api, &namespace, cluster, "talosconfig", "talosconfig").await?;
+        let machines = machines(&session.api, &namespace, cluster).await?;
+        if machines.is_empty() {
+            return Err(Problem::new(Code::NotFound, format!("Cluster {cluster} has no machines yet"))
+                .remedy(format!("`talosphere describe cluster {cluster} -n {namespace}` shows what is waited for")));
+        }
+        Ok::<_, Problem>((text, machines))
     }
     .await;
     session.close(seams).await;
@@ -63,12 +73,27 @@ pub async fn run(args: &Talos, directory: &StateDirectory, seams: &Seams) -> Res
     }
 }
 
+/// Where the cluster is: in the namespace that is named, or in the only one that has a cluster of this name when none is.
+async fn namespace(api: &Api, args: &Talos, cluster: &str) -> Result<String, Problem> {
+    if let Some(namespace) = &args.namespace {
+        return Ok(namespace.clone());
+    }
+    let list = api.get("/apis/cluster.x-k8s.io/v1beta2/clusters").await.map_err(|error| crate::apply::unreachable(&error))?;
+    let items = list.as_ref().and_then(|list| list["items"].as_array()).cloned().unwrap_or_default();
+    let of_name = items.iter().filter(|item| item["metadata"]["name"] == cluster);
+    let found: Vec<&str> = of_name.filter_map(|item| item["metadata"]["namespace"].as_str()).collect();
+    match found[..] {
+        [only] => Ok(only.to_owned()),
+        [] => Ok(DEFAULT.to_owned()),
+        _ if found.contains(&DEFAULT) => Ok(DEFAULT.to_owned()),
+        _ => Err(Problem::new(Code::BadFlag, format!("there is more than one Cluster {cluster}"))
+            .seen(format!("in the namespaces {}", found.join(", ")))
+            .remedy("say which one with --namespace")),
+    }
+}
+
 /// The machines that `-n` names, all when it names none.
 fn choose(args: &Talos, cluster: &str, machines: Vec<Machine>) -> Result<Vec<Machine>, Problem> {
-    if machines.is_empty() {
-        return Err(Problem::new(Code::NotFound, format!("Cluster {cluster} has no machines yet"))
-            .remedy(format!("`talosphere describe cluster {cluster} -n {}` shows what is waited for", args.namespace)));
-    }
     if args.nodes.is_empty() {
         return Ok(machines);
     }

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::preflight::Login;
@@ -111,7 +113,7 @@ impl Order {
         let owners = json!([{"apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "Cluster", "name": cluster, "uid": uid}]);
         let secret = json!({
             "apiVersion": "v1", "kind": "Secret", "type": "addons.cluster.x-k8s.io/resource-set",
-            "metadata": {"name": name, "labels": labels, "ownerReferences": owners}, "stringData": {"objects.yaml": text},
+            "metadata": {"name": name, "labels": labels, "ownerReferences": owners}, "data": {"objects.yaml": STANDARD.encode(text)},
         });
         let set = json!({
             "apiVersion": "addons.cluster.x-k8s.io/v1beta2", "kind": "ClusterResourceSet",

@@ -107,7 +107,12 @@ async fn the_users_own_manifests_come_up_with_one_command() {
             "talosphere up -f ipam.yaml -f standard.yaml --workload cpi-secrets.yaml --env standard.env -n vmware-test --timeout 120s",
         );
         let text = String::from_utf8_lossy(&again.stderr).into_owned();
-        assert!(again.status.success() && !text.contains(" created"), "{text}");
+        assert!(again.status.success() && !text.contains(" created") && !text.contains(" configured"), "{text}");
+        // Nobody says where the cluster is; there is only one of this name.
+        let members = shell.ok("talosphere talos -c vmware-test etcd members -o name");
+        assert_eq!(members.lines().count(), 9, "{members}");
+        // A worker goes, with the pods that the user's own files bring to it.
+        shell.ok("talosphere scale machinedeployment/vmware-test-workers --replicas 2 -n vmware-test --timeout 110s");
     });
-    world.rest("after up", 6);
+    world.rest("after up and a scale", 5);
 }
