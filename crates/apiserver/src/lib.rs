@@ -15,6 +15,8 @@
 //! from a revision in the future is told 410 and not held; garbage collection spares an object whose owner's uid is alive in another
 //! namespace; answers are JSON, also to clients that would rather have protobuf.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods))] // seeded sources
+
 mod admit;
 mod body;
 mod builtin;

@@ -16,6 +16,8 @@
 //!
 //! To add a controller: a folder with a `start(&Wiring) -> Started`, a `mod` line and a line in [`REGISTRATIONS`].
 
+#![cfg_attr(test, allow(clippy::disallowed_methods))] // seeded sources
+
 pub mod aggregate;
 pub mod change;
 pub mod clone;

@@ -15,11 +15,7 @@ pub struct Clock(Arc<Source>);
 #[derive(Debug)]
 enum Source {
     System,
-    #[cfg_attr(not(feature = "seeded"), allow(dead_code))]
-    Virtual {
-        start: Timestamp,
-        origin: Instant,
-    },
+    Virtual { start: Timestamp, origin: Instant },
 }
 
 impl Clock {
@@ -29,7 +25,6 @@ impl Clock {
     }
 
     /// A clock that shows `start` now and advances with tokio's (possibly paused) clock. Must be called inside a runtime.
-    #[cfg(feature = "seeded")]
     pub fn starting_at(start: Timestamp) -> Self {
         Self(Arc::new(Source::Virtual { start, origin: Instant::now() }))
     }

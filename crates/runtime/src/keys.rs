@@ -285,18 +285,17 @@ impl KeySource for Generator {
 }
 
 /// A source for seeded runs: the same keys for the same seed, RSA ones (2048 bits) out of a pool of two that is made on first use.
-#[cfg(feature = "seeded")]
 #[derive(Clone, Debug)]
 pub struct Prepared {
     random: Random,
 }
 
-#[cfg(feature = "seeded")]
 impl Prepared {
     pub fn new(random: Random) -> Self {
         Self { random }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the pool is for seeded runs")]
     fn pooled(slot: usize) -> Result<PrivateKey, KeyError> {
         static POOL: [std::sync::OnceLock<Option<PrivateKey>>; 2] = [const { std::sync::OnceLock::new() }; 2];
         let missing = || KeyError::Generation { reason: "the pool of prepared RSA keys is empty".to_owned() };
@@ -308,7 +307,6 @@ impl Prepared {
     }
 }
 
-#[cfg(feature = "seeded")]
 #[async_trait]
 impl KeySource for Prepared {
     async fn generate(&self, algorithm: KeyAlgorithm) -> Result<PrivateKey, KeyError> {
@@ -320,7 +318,6 @@ impl KeySource for Prepared {
 }
 
 #[cfg(test)]
-#[cfg(feature = "seeded")]
 mod tests {
     use super::*;
 

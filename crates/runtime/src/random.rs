@@ -37,8 +37,7 @@ impl Random {
         Ok(Self::from_seed(seed))
     }
 
-    /// The same bytes for the same seed. Not in the product's default build.
-    #[cfg(feature = "seeded")]
+    /// The same bytes for the same seed.
     pub fn seeded(seed: u64) -> Self {
         Self::from_seed(Sha256::digest(seed.to_be_bytes()).into())
     }

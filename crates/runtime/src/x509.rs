@@ -291,7 +291,6 @@ fn sign(
 }
 
 #[cfg(test)]
-#[cfg(feature = "seeded")]
 mod tests {
     use std::time::Duration;
 

@@ -1,5 +1,5 @@
 //! Goldens and properties of the crate, in one binary.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::disallowed_methods)]
 
 #[path = "all/client.rs"]
 mod client;

@@ -3,10 +3,13 @@
 //! The library is what the binary is made of; `main` only hands the process's own seams to it, so that tests and benchmarks can hand in
 //! others.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods))] // seeded sources
+
 pub mod apply;
 pub mod cli;
 pub mod commands;
 pub mod environment;
+pub mod explore;
 pub mod follow;
 pub mod host;
 pub mod names;

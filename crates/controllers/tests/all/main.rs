@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
 //! Controllers between a real API server and a simulated world, or stand-ins for its parts, in memory, on paused time.
 
 mod core_accessor;

@@ -160,5 +160,4 @@ pub trait Reconciler: Send + Sync + 'static {
 }
 
 #[cfg(test)]
-#[cfg(feature = "seeded")]
 mod tests;

@@ -64,7 +64,7 @@ async fn delete_workers(world: &World) {
     let person = world.simulator.vcenter().person();
     let worker = world.simulator.truth().vms.into_iter().find(|vm| vm.name.starts_with("demo-workers") && !vm.is_template).unwrap();
     person.attach_volume(&worker.id, 5).unwrap();
-    world.watch.checker().person_acted(&world.simulator.truth());
+    world.checker().person_acted(&world.simulator.truth());
     delete(world, "/apis/cluster.x-k8s.io/v1beta2/namespaces/default/machinedeployments/demo-workers").await;
     for _ in 0..PATIENCE {
         tokio::time::sleep(Duration::from_secs(10)).await;
@@ -119,7 +119,7 @@ async fn delete(world: &World, path: &str) {
 async fn up(world: &World) {
     tokio::select! {
         biased;
-        _ = world.watch.found() => {}
+        _ = world.watch.found(&world.seams.clock) => {}
         done = world.up() => done.unwrap_or_else(|problem| panic!("{problem}\n{}", world.log())),
     }
 }
@@ -141,7 +141,7 @@ fn findings(scenario: Scenario, defects: Defects) -> Vec<Violation> {
             return world.findings();
         }
         up(&world).await;
-        if world.watch.checker().violations().is_empty() {
+        if world.checker().violations().is_empty() {
             match scenario {
                 Scenario::Up | Scenario::AnswerLost | Scenario::NameTaken => {}
                 Scenario::WorkersGo => delete_workers(&world).await,

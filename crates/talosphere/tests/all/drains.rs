@@ -268,7 +268,7 @@ fn a_node_that_is_down_does_not_hold_its_drain() {
         });
         let person = world.simulator.vcenter().person();
         person.power_off(&person.find(&worker).unwrap()).unwrap();
-        world.watch.checker().person_acted(&world.simulator.truth());
+        world.checker().person_acted(&world.simulator.truth());
         pass(60).await;
         let lost = api.get(&format!("{PODS}/web")).await.unwrap().unwrap();
         assert!(

@@ -1,7 +1,7 @@
 //! The rule checker beside a world: it sees the world's truth after every event, every line of the log and the terminal, and every write
 //! that the management server acknowledged.
 //!
-//! It is on in every world. A world that ends with a broken rule fails its test, unless the test has asked for the findings itself.
+//! It is on in every world but those that measure what the product costs without it.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -11,8 +11,9 @@ use runtime::clock::Clock;
 use runtime::log::Log;
 use simulator::Simulator;
 use simulator::rules::{Checker, Violation};
-use talosphere::commands::demo::Material;
-use talosphere::output::Printer;
+
+use crate::commands::demo::Material;
+use crate::output::Printer;
 
 /// How often a world is asked whether something was found.
 const GLANCE: Duration = Duration::from_millis(100);
@@ -39,8 +40,9 @@ impl Watch {
         checker.follow(log, simulator);
     }
 
-    pub fn checker(&self) -> &Checker {
-        self.0.get().unwrap()
+    /// The checker, where one looks on.
+    pub fn checker(&self) -> Option<&Checker> {
+        self.0.get()
     }
 
     /// A management server was opened on an empty journal, or again on one that another had written.
@@ -54,14 +56,19 @@ impl Watch {
         server.on_acknowledged(move |write| checker.acknowledged(write));
     }
 
+    /// What was found so far.
+    pub fn violations(&self) -> Vec<Violation> {
+        self.checker().map(Checker::violations).unwrap_or_default()
+    }
+
     /// Returns when the first violation was found.
-    pub async fn found(&self) -> Vec<Violation> {
+    pub async fn found(&self, clock: &Clock) -> Vec<Violation> {
         loop {
-            let found = self.checker().violations();
+            let found = self.violations();
             if !found.is_empty() {
                 return found;
             }
-            tokio::time::sleep(GLANCE).await;
+            clock.sleep(GLANCE).await;
         }
     }
 }
