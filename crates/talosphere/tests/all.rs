@@ -13,6 +13,7 @@ mod all {
     mod deletion;
     mod demo;
     mod drains;
+    mod explore;
     mod generated;
     mod handover;
     mod healing;

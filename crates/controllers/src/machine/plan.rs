@@ -295,7 +295,7 @@ fn stage(observed: &Observed, plan: &mut Plan) -> Deletion {
         return stage;
     }
     let mut pre_terminate = hooks(meta, annotations::PRE_TERMINATE_HOOK_PREFIX);
-    if is_etcd_let_go(observed) {
+    if is_etcd_let_go(observed) || observed.defects.has(Defect::GoBeforeLeaving) {
         pre_terminate.retain(|hook| hook != ETCD_HOOK);
     }
     if !pre_terminate.is_empty() {

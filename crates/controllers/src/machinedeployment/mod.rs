@@ -87,7 +87,7 @@ impl MachineDeployments {
         let machines = sets.iter().flat_map(|set| self.machines.owned_by(set.metadata.uid.as_deref().unwrap_or_default())).collect();
         let namespace = deployment.metadata.namespace.as_deref().unwrap_or_default();
         let cluster = self.clusters.get_in(namespace, &deployment.spec.cluster_name);
-        Observed { deployment, cluster, sets, machines, now: self.act.wiring.clock.now_seconds() }
+        Observed { deployment, cluster, sets, machines, now: self.act.wiring.clock.now_seconds(), defects: self.act.wiring.defects.clone() }
     }
 }
 

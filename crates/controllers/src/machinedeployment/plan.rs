@@ -10,6 +10,7 @@ use std::sync::Arc;
 use api::cluster::{Cluster, DeletionOrder, Machine, MachineDeployment, MachineSet, RolloutStrategyType, SetDeletion};
 use api::names::{annotations, finalizers, labels};
 use jiff::Timestamp;
+use runtime::defects::{Defect, Defects};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -29,6 +30,7 @@ pub struct Observed {
     /// The Machines of these sets.
     pub machines: Vec<Arc<Machine>>,
     pub now: Timestamp,
+    pub defects: Defects,
 }
 
 /// One outside effect.
@@ -214,9 +216,15 @@ fn state(observed: &Observed, set: &MachineSet) -> SetState {
     SetState { replicas: set.spec.replicas.unwrap_or(0), going, staying, known_wanted: known.and_then(|text| text.parse().ok()) }
 }
 
-fn limits(deployment: &MachineDeployment) -> Limits {
+fn limits(observed: &Observed) -> Limits {
+    let deployment = &observed.deployment;
+    let beyond = |defect| i32::from(observed.defects.has(defect));
     let wanted = deployment.spec.replicas.unwrap_or(1).max(0);
-    Limits { wanted, surge: most_replicas(deployment).saturating_sub(wanted), unavailable: most_unavailable(deployment) }
+    Limits {
+        wanted,
+        surge: most_replicas(deployment).saturating_sub(wanted).saturating_add(beyond(Defect::SurgeBeyond)),
+        unavailable: most_unavailable(deployment).saturating_add(beyond(Defect::UnavailableBeyond)),
+    }
 }
 
 fn decide(observed: &Observed, current: Option<&MachineSet>, others: &[Arc<MachineSet>]) -> Decision {
@@ -226,7 +234,7 @@ fn decide(observed: &Observed, current: Option<&MachineSet>, others: &[Arc<Machi
     if is_on_delete(deployment) {
         rollout::on_delete(deployment.spec.replicas.unwrap_or(1), &current, &others)
     } else {
-        rollout::rolling(limits(deployment), &current, &others)
+        rollout::rolling(limits(observed), &current, &others)
     }
 }
 
@@ -239,7 +247,7 @@ fn scale(observed: &Observed, current: &Arc<MachineSet>, is_there: bool, plan: &
     if is_rollout_paused(deployment) || !is_there {
         let sets: Vec<Arc<MachineSet>> = std::iter::once(current).chain(staying.iter().rev()).cloned().collect();
         let states: Vec<SetState> = sets.iter().map(|set| state(observed, set)).collect();
-        targets.extend(sets.into_iter().zip(rollout::shares(limits(deployment), &states)));
+        targets.extend(sets.into_iter().zip(rollout::shares(limits(observed), &states)));
         targets.reverse();
     } else {
         let decision = decide(observed, Some(current), &others);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use api::cluster::{Machine, MachineDeploymentPhase, MachineDeploymentStatus, MachineSet};
 use api::conditions::{self, New, Severity, get, get_legacy};
 use jiff::Timestamp;
+use runtime::defects::Defect;
 
 use super::plan::{Observed, Plan, is_on_delete, is_rollout_paused, most_unavailable, shortcomings};
 use crate::aggregate::{self, Member, Reasons};
@@ -31,6 +32,9 @@ pub fn status(observed: &Observed, plan: &Plan) -> MachineDeploymentStatus {
     status.observed_generation = generation;
     status.selector = Some(deployment.spec.selector.to_query()).filter(|query| !query.is_empty());
     status.replicas = Some(count(machines, |_| true));
+    if observed.defects.has(Defect::NonsenseReplicas) && status.replicas != deployment.spec.replicas {
+        status.replicas = Some(i32::MAX);
+    }
     status.ready_replicas = Some(count(machines, |machine| has(machine, "Ready")));
     status.available_replicas = Some(count(machines, |machine| has(machine, "Available")));
     status.up_to_date_replicas = Some(count(machines, |machine| has(machine, "UpToDate")));
@@ -228,5 +232,9 @@ fn current(observed: &Observed, plan: &Plan, status: &mut MachineDeploymentStatu
 
 fn deleting_sets(left: Option<usize>, machines: i32) -> New<'static> {
     let machines = usize::try_from(machines).unwrap_or(0);
-    deleting(left.map(|sets| if machines > 0 { machines } else { sets }))
+    match left {
+        Some(1) if machines == 0 => conditions::new("Deleting", true, "Deleting", "Deleting 1 MachineSet"),
+        Some(sets) if machines == 0 && sets > 0 => conditions::new("Deleting", true, "Deleting", format!("Deleting {sets} MachineSets")),
+        left => deleting(left.map(|_| machines)),
+    }
 }

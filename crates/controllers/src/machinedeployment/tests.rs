@@ -6,6 +6,7 @@ use api::cluster::{Cluster, Machine, MachineDeployment, MachineDeploymentPhase, 
 use api::conditions::{Status, get, get_legacy};
 use jiff::Timestamp;
 use proptest::prelude::*;
+use runtime::defects::Defects;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -66,6 +67,7 @@ fn settled() -> Observed {
         sets: vec![set("s1", &json!({}))],
         machines: vec![machine("a", true), machine("b", true)],
         now: now(),
+        defects: Defects::none(),
     }
 }
 
@@ -311,7 +313,9 @@ fn a_deployment_goes_after_its_sets() {
     let planned = plan(&base);
     assert_eq!((planned.steps.len(), planned.deletion_left), (1, Some(2)));
     assert_eq!(get(&told(&base).conditions, "Deleting").unwrap().message, "Deleting 2 Machines");
-    let empty = Observed { sets: Vec::new(), machines: Vec::new(), ..base };
+    let without = Observed { machines: Vec::new(), ..base };
+    assert_eq!(get(&told(&without).conditions, "Deleting").unwrap().message, "Deleting 2 MachineSets", "what is left are no Machines");
+    let empty = Observed { sets: Vec::new(), ..without };
     assert_eq!(plan(&empty).steps, [Step::RemoveFinalizer]);
     let done = Observed {
         deployment: deployment(&json!({"metadata": {"deletionTimestamp": "2026-03-01T08:00:00Z", "finalizers": ["other"]}})),

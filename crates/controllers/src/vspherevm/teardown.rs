@@ -36,7 +36,7 @@ pub(super) fn deleting(observed: &Observed, plan: &mut Plan) {
     if is_untouched(vm) || observed.defects.has(Defect::ForgetVm) {
         return release(observed, plan);
     }
-    if let Some(member) = &observed.member {
+    if let Some(member) = observed.member.as_ref().filter(|_| !observed.defects.has(Defect::GoBeforeLeaving)) {
         let on =
             format!("Machine {member} to leave etcd, which it does when it is deleted itself: delete the Machine, not what it is made of");
         plan.waits("Deleting", wait(observed, on).to_string());

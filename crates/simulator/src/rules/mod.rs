@@ -2,12 +2,12 @@
 //!
 //! It is independent of what it checks. It sees the simulated world as it is, never a controller's opinion, and two taps beside it: the
 //! writes that the management server acknowledged ([`Checker::acknowledged`]) and every text that leaves the system
-//! ([`Checker::saw_text`]). Rules 1, 3, 4, 5, 7, 8, 9 and 12 of the design are checked here; what a person did to the world by hand is told to
+//! ([`Checker::saw_text`]). Rules 1 to 5, 7 to 10 and 12 of the design are checked here; what a person did to the world by hand is told to
 //! it ([`Checker::person_acted`]) and not held against anybody.
 //!
 //! ```text
-//!            truth ──► etcd (1)  ownership (3, 4, 12)  addresses (5)  drains (9)
-//!   acknowledgements ──► addresses (5)  secrets (7)  durability (8)  drains (9)  ──► violations, each once
+//!            truth ──► etcd (1)  quorum (2)  ownership (3, 4, 12)  addresses (5)  drains (9)
+//!   acknowledgements ──► addresses (5)  secrets (7)  durability (8)  surge (10)  ──► violations, each once
 //!            texts ──► secrets (7)
 //! ```
 
@@ -17,8 +17,10 @@ mod durability;
 mod etcd;
 mod objects;
 mod ownership;
+mod quorum;
 mod ranges;
 mod secrets;
+mod surge;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -31,6 +33,9 @@ use serde_json::Value;
 
 use crate::{Simulator, Truth};
 use objects::Objects;
+
+/// What the simulator's log says of a person's acts.
+const BY_HAND: &str = "by hand";
 
 /// A safety rule that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,11 +69,13 @@ pub struct Checker {
 struct Seen {
     objects: Objects,
     etcd: etcd::Memory,
+    quorum: quorum::Memory,
     ownership: ownership::Memory,
     addresses: addresses::Memory,
     drains: drains::Memory,
     secrets: secrets::Memory,
     durability: durability::Memory,
+    surge: surge::Memory,
     found: BTreeSet<Violation>,
 }
 
@@ -103,7 +110,8 @@ impl Checker {
         found.extend(seen.secrets.wrote(&seen.objects, &key, before.as_deref(), object.as_deref()));
         found.extend(seen.ownership.wrote(&seen.objects, &key, before.as_deref(), object.as_deref()));
         seen.durability.wrote(&key, object.as_deref(), before.as_deref());
-        seen.objects.put(key, object);
+        seen.objects.put(key.clone(), object.clone());
+        found.extend(seen.surge.wrote(&seen.objects, &key, before.as_deref(), object.as_deref(), now));
         seen.found.extend(found);
     }
 
@@ -133,11 +141,20 @@ impl Checker {
         let mut seen = self.seen();
         seen.ownership.accept(truth);
         seen.drains.accept(truth);
+        seen.quorum.accept(truth);
     }
 
     /// A person changes an object of the management server by hand: its next write is taken as it comes. `resource` is its plural name.
     pub fn person_writes(&self, resource: &str, namespace: &str, name: &str) {
-        self.seen().ownership.expect(resource, namespace, name);
+        let mut seen = self.seen();
+        seen.ownership.expect(resource, namespace, name);
+        let group = if resource == "machines" { "cluster.x-k8s.io" } else { "" };
+        seen.surge.expect(objects::Key {
+            group: group.to_owned(),
+            resource: resource.to_owned(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        });
     }
 
     /// The management server was started again and holds `objects` now: every acknowledged write must be among them.
@@ -153,6 +170,7 @@ impl Checker {
         let mut seen = self.seen();
         let seen = &mut *seen;
         let mut found = seen.etcd.check(&truth.nodes);
+        found.extend(seen.quorum.check(truth, &seen.objects));
         found.extend(seen.ownership.check(truth));
         found.extend(addresses::check(truth));
         found.extend(seen.drains.check(truth, &seen.objects, self.clock.now()));
@@ -175,6 +193,11 @@ impl Checker {
         seen.found.iter().cloned().collect()
     }
 
+    /// Rule 11: what should have come about by now has not. Who drives the world knows when that is.
+    pub fn unsettled(&self, what: &str, evidence: &str) {
+        self.seen().found.insert(violation(11, what, evidence));
+    }
+
     /// Everything that was found so far.
     pub fn violations(&self) -> Vec<Violation> {
         self.seen().found.iter().cloned().collect()
@@ -186,7 +209,11 @@ impl Checker {
         log.tap(move |entry| {
             checker.saw_text("log", &entry.to_string());
             if let Some(simulator) = simulator.upgrade() {
-                checker.check(&simulator.truth());
+                let truth = simulator.truth();
+                if entry.result == BY_HAND {
+                    checker.seen().quorum.accept(&truth);
+                }
+                checker.check(&truth);
             }
         });
     }

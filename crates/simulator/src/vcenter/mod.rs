@@ -51,7 +51,7 @@ use task::{State as TaskState, Task};
 pub use face::Face;
 pub use inventory::Event;
 pub use latency::Latency;
-pub use person::Person;
+pub use person::{Person, Refused};
 pub use site::{Datacenter, Datastore, Network, Site, Template};
 
 /// Into how many steps a task's progress is cut.

@@ -8,12 +8,7 @@ use std::time::Duration;
 
 use apiserver::{ApiServer, MemoryJournal, User};
 use controllers::{Running, Selection};
-use runtime::clock::Clock;
 use runtime::defects::Defects;
-use runtime::keys::Prepared;
-use runtime::log::Log;
-use runtime::random::Random;
-use runtime::tls::Tls;
 use simulator::Simulator;
 use simulator::hooks::Verdict;
 use simulator::rules::Violation;
@@ -22,15 +17,15 @@ use tokio_util::sync::CancellationToken;
 use super::line::Line;
 use super::pulse::Pulse;
 use super::requests::Requests;
+use super::sources;
 use super::watch::Watch;
 use crate::apply::Api;
 use crate::commands::demo::{Material, own_material};
 use crate::commands::simulate;
 use crate::commands::up::bring_up;
-use crate::environment::Environment;
 use crate::host::session::Session;
 use crate::host::{open_server, wiring};
-use crate::problem::{Code, Problem};
+use crate::problem::Problem;
 use crate::seams::Seams;
 
 /// When every world begins.
@@ -49,6 +44,8 @@ pub struct Setup {
     pub defects: Defects,
     /// The user's own files instead of the examples.
     pub material: Option<fn() -> Material>,
+    /// What is changed in the files.
+    pub edit: Option<fn(&mut Material)>,
     /// Whether the rule checker looks on. Only a measurement of what the product itself costs goes without.
     pub is_checked: bool,
 }
@@ -57,7 +54,7 @@ impl Setup {
     /// The examples with these numbers of machines.
     pub fn new(seed: u64, control_planes: u32, workers: u32) -> Self {
         let set = vec![format!("CONTROL_PLANE_MACHINE_COUNT={control_planes}"), format!("WORKER_MACHINE_COUNT={workers}")];
-        Self { seed, speed: 1.0, set, defects: Defects::none(), material: None, is_checked: true }
+        Self { seed, speed: 1.0, set, defects: Defects::none(), material: None, edit: None, is_checked: true }
     }
 }
 
@@ -87,11 +84,14 @@ struct Host {
 }
 
 impl Host {
-    async fn start(seams: &Seams, client: kube::Client) -> Self {
+    /// Controllers over this client. Behind a line that is cut they are not ready before it is mended, and nobody waits for them.
+    async fn start(seams: &Seams, client: kube::Client, line: &Line) -> Self {
         let token = CancellationToken::new();
         let context = wiring::context(seams, client, "world".to_owned(), &token);
         let running = controllers::start(&context, &Selection::all(), &token);
-        running.ready().await;
+        if !line.is_cut() {
+            running.ready().await;
+        }
         Self { running: Some(running), token }
     }
 
@@ -114,26 +114,6 @@ pub fn run<T>(seed: u64, body: impl Future<Output = T>) -> std::io::Result<T> {
     Ok(runtime.block_on(body))
 }
 
-/// Seeded sources for one world, with the time that it begins at.
-#[expect(clippy::disallowed_methods, reason = "worlds are what seeded sources are for")]
-fn seams(setup: &Setup, watch: &Watch) -> Result<Seams, Problem> {
-    let beginning = BEGINNING.parse().map_err(|error: jiff::Error| Problem::new(Code::Internal, error.to_string()))?;
-    let clock = Clock::starting_at(beginning);
-    let random = Random::seeded(setup.seed);
-    Ok(Seams {
-        log: Log::keeping(clock.clone()),
-        defects: setup.defects.clone(),
-        keys: Arc::new(Prepared::new(random.child("keys"))),
-        tls: Tls::clear(clock.clone()),
-        dialer: Arc::new(runtime::net::MemoryNetwork::default()),
-        proxy: None,
-        environment: Environment::default(),
-        printer: watch.printer(clock.clone()),
-        clock,
-        random,
-    })
-}
-
 impl World {
     /// Starts everything.
     ///
@@ -141,9 +121,12 @@ impl World {
     /// When the material cannot be rendered or makes no site.
     pub async fn start(setup: &Setup) -> Result<Self, Problem> {
         let watch = Watch::default();
-        let mut seams = seams(setup, &watch)?;
+        let mut seams = sources::seams(setup, &watch)?;
         let mut material = setup.material.map_or_else(|| own_material(&seams), |material| material());
         material.set.extend(setup.set.clone());
+        if let Some(edit) = setup.edit {
+            edit(&mut material);
+        }
         let simulator = simulate::start(material.site()?, setup.speed, material.neighbours.clone(), &seams).await?;
         seams.dialer = simulator.network();
         if setup.is_checked {
@@ -157,7 +140,7 @@ impl World {
         });
         let server = open_server(Box::new(journal.clone()), &seams).await?;
         watch.opened(&server, false);
-        let host = Host::start(&seams, requests.client(server.service(&User::admin("system:talosphere")), &line, &pulse)).await;
+        let host = Host::start(&seams, requests.client(server.service(&User::admin("system:talosphere")), &line, &pulse), &line).await;
         Ok(Self { seams, simulator, journal, server, material, watch, requests, line, pulse, host, other: None })
     }
 
@@ -206,7 +189,7 @@ impl World {
         self.seams.random = self.seams.random.child("the next life");
         self.server = open_server(Box::new(self.journal.clone()), &self.seams).await?;
         self.watch.opened(&self.server, true);
-        self.host = Host::start(&self.seams, self.controllers_client()).await;
+        self.host = Host::start(&self.seams, self.controllers_client(), &self.line).await;
         Ok(())
     }
 
@@ -217,7 +200,7 @@ impl World {
     /// A second owner starts beside the first, as after a lease that was lost without its holder knowing.
     pub async fn join(&mut self) {
         let seams = Seams { random: self.seams.random.child("second owner"), ..self.seams.clone() };
-        self.other = Some(Host::start(&seams, self.controllers_client()).await);
+        self.other = Some(Host::start(&seams, self.controllers_client(), &self.line).await);
     }
 
     /// The second owner ends, wherever it is.

@@ -19,6 +19,8 @@ pub struct Verdict {
     pub waiting: Vec<String>,
     /// What keeps ready Nodes from being used, and Nodes that belong to no Machine.
     pub notes: Vec<String>,
+    /// Those of them that no waiting brings: a person must do something.
+    pub demands: Vec<String>,
     /// What waiting does not bring, when everything else is there.
     pub stuck: Option<Stuck>,
 }
@@ -195,10 +197,11 @@ pub fn verdict(objects: &Objects, cluster: &str) -> Verdict {
     let is_only_outdated = waits.is_empty() && stuck.is_any();
     // What a person must do stands first.
     waits.sort_by_key(|wait| !wait.0);
+    let demands = waits.iter().filter(|wait| wait.0).map(|wait| wait.1.clone()).collect();
     let mut waiting: Vec<String> = waits.into_iter().map(|wait| wait.1).collect();
     waiting.extend(stuck.machines.iter().chain(&stuck.told).chain(&stuck.held).cloned());
     let stuck = is_only_outdated.then_some(stuck);
-    Verdict { is_ready: waiting.is_empty(), is_deleting: is_deleting(object), waiting, notes: notes(object, &machines), stuck }
+    Verdict { is_ready: waiting.is_empty(), is_deleting: is_deleting(object), waiting, demands, notes: notes(object, &machines), stuck }
 }
 
 /// What keeps ready Nodes from being used, most often the same for all of them; and Nodes that are nobody's.

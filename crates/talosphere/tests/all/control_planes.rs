@@ -243,7 +243,7 @@ fn a_dead_member_is_replaced_first() {
         let person = world.simulator.vcenter().person();
         // As a host that fails: its VM is off, and nobody tells anything.
         person.power_off(&person.find(&dead).unwrap()).unwrap();
-        world.watch.checker().person_acted(&world.simulator.truth());
+        world.checker().person_acted(&world.simulator.truth());
         change_version(&world).await;
         let limits = Limits { most: 4, voters: 2 };
         watch(&world, limits, is_of_version, all_new(3)).await;
@@ -361,7 +361,7 @@ async fn look_after(world: &World) {
 fn destroy(world: &World, machine: &str) {
     let person = world.simulator.vcenter().person();
     person.delete(&person.find(machine).unwrap()).unwrap();
-    world.watch.checker().person_acted(&world.simulator.truth());
+    world.checker().person_acted(&world.simulator.truth());
 }
 
 fn owner_told(machine: &Value) -> String {

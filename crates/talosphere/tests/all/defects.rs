@@ -12,6 +12,7 @@ use simulator::hooks::{self, Phase, Verdict};
 use simulator::rules::Violation;
 
 use super::drains;
+use super::rollouts;
 use super::world::{Setup, World, run};
 
 /// How long machines may take to go, in steps of ten seconds of virtual time.
@@ -34,12 +35,15 @@ enum Scenario {
     HeldWorkerGoes,
     /// Two of three control planes go whose pods budgets hold.
     HeldControlPlanesGo,
+    /// Two workers are replaced.
+    WorkersChange,
 }
 
 /// The rule that a defect breaks, the run that shows it, and the next defect. Without a wildcard: a new defect needs a scenario.
 const fn case(defect: Defect) -> (u8, Scenario, Option<Defect>) {
     match defect {
-        Defect::BootstrapTwice => (1, Scenario::Up, Some(Defect::CloneWithoutMarker)),
+        Defect::BootstrapTwice => (1, Scenario::Up, Some(Defect::GoBeforeLeaving)),
+        Defect::GoBeforeLeaving => (2, Scenario::HeldControlPlanesGo, Some(Defect::CloneWithoutMarker)),
         Defect::CloneWithoutMarker => (3, Scenario::Up, Some(Defect::ForgetVm)),
         Defect::ForgetVm => (3, Scenario::WorkersGo, Some(Defect::DestroyByName)),
         Defect::DestroyByName => (4, Scenario::NameTaken, Some(Defect::AllocateTaken)),
@@ -50,7 +54,10 @@ const fn case(defect: Defect) -> (u8, Scenario, Option<Defect>) {
         Defect::AcknowledgeEarly => (8, Scenario::Killed, Some(Defect::DrainForever)),
         Defect::DrainForever => (9, Scenario::HeldWorkerGoes, Some(Defect::IgnoreBudgets)),
         Defect::IgnoreBudgets => (9, Scenario::HeldWorkerGoes, Some(Defect::LeaveUndrained)),
-        Defect::LeaveUndrained => (9, Scenario::HeldControlPlanesGo, Some(Defect::CloneAfresh)),
+        Defect::LeaveUndrained => (9, Scenario::HeldControlPlanesGo, Some(Defect::SurgeBeyond)),
+        Defect::SurgeBeyond => (10, Scenario::WorkersChange, Some(Defect::UnavailableBeyond)),
+        Defect::UnavailableBeyond => (10, Scenario::WorkersChange, Some(Defect::NonsenseReplicas)),
+        Defect::NonsenseReplicas => (10, Scenario::WorkersChange, Some(Defect::CloneAfresh)),
         Defect::CloneAfresh => (12, Scenario::AnswerLost, None),
     }
 }
@@ -126,7 +133,11 @@ async fn up(world: &World) {
 
 fn findings(scenario: Scenario, defects: Defects) -> Vec<Violation> {
     run(31, async {
-        let workers = u32::from(matches!(scenario, Scenario::WorkersGo | Scenario::HeldWorkerGoes));
+        let workers = match scenario {
+            Scenario::WorkersChange => 2,
+            Scenario::WorkersGo | Scenario::HeldWorkerGoes => 1,
+            _ => 0,
+        };
         let control_planes = if matches!(scenario, Scenario::Up | Scenario::HeldControlPlanesGo) { 3 } else { 1 };
         let mut world = World::start(&Setup { defects, ..Setup::new(31, control_planes, workers) }).await;
         if scenario == Scenario::AnswerLost {
@@ -147,6 +158,7 @@ fn findings(scenario: Scenario, defects: Defects) -> Vec<Violation> {
                 Scenario::WorkersGo => delete_workers(&world).await,
                 Scenario::Killed => world.restart().await,
                 Scenario::HeldWorkerGoes => drains::held_worker_goes(&world).await,
+                Scenario::WorkersChange => rollouts::workers_change(&world).await,
                 Scenario::HeldControlPlanesGo => drains::held_control_planes_go(&world).await,
             }
         }

@@ -114,14 +114,14 @@ fn vm(world: &World, machine: &str) -> Option<String> {
 fn switch_off(world: &World, machine: &str) {
     let person = world.simulator.vcenter().person();
     person.power_off(&person.find(machine).unwrap()).unwrap();
-    world.watch.checker().person_acted(&world.simulator.truth());
+    world.checker().person_acted(&world.simulator.truth());
 }
 
 /// A person deletes the virtual machine.
 fn destroy(world: &World, machine: &str) {
     let person = world.simulator.vcenter().person();
     person.delete(&person.find(machine).unwrap()).unwrap();
-    world.watch.checker().person_acted(&world.simulator.truth());
+    world.checker().person_acted(&world.simulator.truth());
 }
 
 /// Seconds until `is_done` holds for the workers; nothing may exceed `most` meanwhile.
@@ -440,7 +440,7 @@ fn a_machine_that_somebody_switches_off_is_switched_on_again() {
 fn set_back(world: &World, machine: &str) {
     let person = world.simulator.vcenter().person();
     person.revert(&person.find(machine).unwrap()).unwrap();
-    world.watch.checker().person_acted(&world.simulator.truth());
+    world.checker().person_acted(&world.simulator.truth());
 }
 
 #[test]
@@ -617,6 +617,7 @@ fn a_node_that_comes_back_without_its_machine_is_told_and_left_alone() {
         let gone = names(&world).await.first().unwrap().clone();
         let api = workload(&world);
         let old = api.get(&format!("/api/v1/nodes/{gone}")).await.unwrap().unwrap();
+        world.checker().person_writes("machines", "default", &gone);
         world.api().send(http::Method::DELETE, &format!("{GROUP}/machines/{gone}"), None, None).await.unwrap();
         until(&world, 2, 600, |seen| all_ready(2)(seen) && !seen.iter().any(|machine| name(machine) == gone)).await;
         assert!(api.get(&format!("/api/v1/nodes/{gone}")).await.unwrap().is_none());

@@ -329,3 +329,9 @@ fn a_rollout_that_cannot_come_up_costs_nothing_that_runs_and_says_why() {
         assert!(problem.contains("TS303") && problem.contains("VSphereMachineTemplate missing does not exist"), "{problem}");
     });
 }
+
+/// Every worker is replaced, or as many as can be in this time: what a defect of rollouts shows itself in.
+pub async fn workers_change(world: &World) {
+    change_to(world, "demo-workers-2").await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+}
