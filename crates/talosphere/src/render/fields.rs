@@ -96,8 +96,8 @@ impl<'a> FieldType<'a> {
             "number" => scalar(Value::is_number).ok_or_else(|| "a number".to_owned()),
             "boolean" => scalar(Value::is_boolean).ok_or_else(|| "true or false".to_owned()),
             "int-or-string" if text.is_empty() => Err("an integer or a percentage".to_owned()),
-            // Elsewhere an empty value leaves the field without one, as in YAML text.
-            _ if text.is_empty() => Ok(Value::Null),
+            // A map of strings has no place for nothing. Elsewhere an empty value leaves the field without one, as in YAML text.
+            _ if text.is_empty() && !matches!(self, Self::String) => Ok(Value::Null),
             "string" => Ok(Value::String(text.to_owned())),
             "array" => Some(plain()).filter(Value::is_array).ok_or_else(|| "a list".to_owned()),
             "object" => Some(plain()).filter(Value::is_object).ok_or_else(|| "a map".to_owned()),

@@ -41,6 +41,9 @@ fn a_value_arrives_intact_where_the_schema_says_string() {
         let object = run(&secret, &[&format!("V={value}"), "K=10.0.0.1"]).unwrap().manifests[0].object.clone();
         assert_eq!(object["stringData"], json!({"10.0.0.1.password": value}), "{value}");
     }
+    // In a map of strings an empty one is one as well.
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata:\n  name: s\nstringData:\n  password: ${V}";
+    assert_eq!(run(secret, &["V="]).unwrap().manifests[0].object["stringData"], json!({"password": ""}));
 }
 
 #[test]
