@@ -44,7 +44,9 @@ pub enum Command {
     Talos(Talos),
     /// Change the number of machines
     Scale(Scale),
-    /// A MachineDeployment's change of template: how far it is, stop, continue, repeat, take back
+    /// Another version of Kubernetes or Talos, by replacing every machine: control planes first, then workers
+    Upgrade(Upgrade),
+    /// A change that is rolled out to machines: how far it is, stop, continue, repeat, take back
     Rollout(Rollout),
     /// Delete clusters and other objects, and prove that nothing is left
     Delete(Delete),
@@ -265,6 +267,36 @@ pub struct Scale {
 }
 
 #[derive(Debug, Args)]
+pub struct Upgrade {
+    pub cluster: String,
+    /// Kubernetes version, such as v1.33.0
+    #[arg(long, value_name = "VERSION", required_unless_present_any = ["template", "abort"])]
+    pub kubernetes: Option<String>,
+    /// Talos release that the VM template holds, for which configurations are written from now on, such as v1.10
+    #[arg(long, value_name = "VERSION", requires = "template")]
+    pub talos: Option<String>,
+    /// VM template in vCenter that all machines are made from; copies of the VSphereMachineTemplates are made for it
+    #[arg(long, value_name = "NAME")]
+    pub template: Option<String>,
+    #[command(flatten)]
+    pub namespace: Namespace,
+    /// List the Machines that would be replaced, in order and why, and what that needs; change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Stop an upgrade that is under way: pause it where it is; the rest stays as it is
+    #[arg(long, conflicts_with_all = ["kubernetes", "talos", "template", "dry_run"])]
+    pub abort: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Give up waiting after this time; what is stored by then is still rolled out
+    #[arg(long, default_value = "2h", value_name = "DURATION")]
+    pub timeout: String,
+    #[command(flatten)]
+    pub output: OutputFlag,
+}
+
+#[derive(Debug, Args)]
 pub struct Rollout {
     #[command(subcommand)]
     pub command: RolloutCommand,
@@ -286,10 +318,10 @@ pub enum RolloutCommand {
     History(RolloutHistory),
 }
 
-/// Which MachineDeployment.
+/// What is rolled out.
 #[derive(Debug, Args)]
 pub struct RolloutTarget {
-    /// `machinedeployment/NAME`
+    /// `machinedeployment/NAME`; of `status`, `pause` and `resume` also `taloscontrolplane/NAME`
     #[arg(value_name = "KIND/NAME", required = true, num_args = 1..=2)]
     pub target: Vec<String>,
     #[command(flatten)]
@@ -308,8 +340,8 @@ impl RolloutTarget {
             _ => None,
         };
         parts.filter(|(kind, name)| !kind.is_empty() && !name.is_empty()).ok_or_else(|| {
-            Problem::new(Code::BadFlag, format!("{} does not name a MachineDeployment", self.target.join(" ")))
-                .remedy("write it as machinedeployment/NAME")
+            Problem::new(Code::BadFlag, format!("{} does not name what is rolled out", self.target.join(" ")))
+                .remedy("write it as machinedeployment/NAME or taloscontrolplane/NAME")
         })
     }
 }
@@ -357,7 +389,7 @@ pub struct RolloutHistory {
 }
 
 impl RolloutCommand {
-    /// Which MachineDeployment it is about.
+    /// What it is about.
     pub fn target(&self) -> &RolloutTarget {
         match self {
             Self::Status(args) => &args.target,

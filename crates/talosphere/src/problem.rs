@@ -154,6 +154,9 @@ codes! {
     RolloutRefused = "TS308", Failure, "A rollout cannot be changed so",
         "A paused rollout is neither restarted nor taken back, and one is paused, or resumed, only once.",
         "`talosphere rollout resume machinedeployment/NAME` goes on with a paused one; `talosphere rollout status` tells how far it is.";
+    UpgradeRefused = "TS309", Failure, "An upgrade is refused",
+        "It would break a rule between versions (one minor at a time, never back, workers never newer than the control plane), something is paused, another change is under way, or a machine cannot be replaced. Nothing was changed.",
+        "Do what the message says, then run the command again; `talosphere upgrade CLUSTER --kubernetes V --dry-run` shows what would be done.";
     ApiRefused = "TS401", Failure, "The API server refused a request",
         "The server's own words follow.",
         "Follow the message.";

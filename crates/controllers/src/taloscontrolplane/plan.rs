@@ -419,7 +419,7 @@ pub(super) fn outdated(observed: &Observed) -> Vec<String> {
 }
 
 /// A specification without what only looks different.
-fn normalized(spec: &TalosConfigSpec) -> TalosConfigSpec {
+pub fn normalized(spec: &TalosConfigSpec) -> TalosConfigSpec {
     let mut spec = spec.clone();
     spec.hostname = spec.hostname.filter(|hostname| hostname.source.as_ref().is_some_and(|source| !source.is_empty()));
     spec.talos_version = spec.talos_version.filter(|version| !version.is_empty());

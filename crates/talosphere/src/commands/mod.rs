@@ -17,6 +17,7 @@ pub mod simulate;
 pub mod snapshot;
 pub mod talos;
 pub mod up;
+pub mod upgrade;
 
 use std::path::PathBuf;
 
@@ -45,6 +46,7 @@ pub async fn run(cli: Cli, seams: &Seams) -> Result<(), Problem> {
         Command::Talosconfig(args) => clusters::talosconfig(&args, &state()?, seams).await,
         Command::Talos(args) => talos::run(&args, &state()?, seams).await,
         Command::Scale(args) => scale::run(&args, &state()?, seams).await,
+        Command::Upgrade(args) => upgrade::run(&args, &state()?, seams).await,
         Command::Rollout(args) => rollout::run(&args, &state()?, seams).await,
         Command::Delete(args) => delete::run(&args, &state()?, seams).await,
         Command::Error(args) => errors::run(&args, seams),
@@ -77,6 +79,10 @@ fn check_names(command: &Command) -> Result<(), Problem> {
             names::namespace(&args.namespace.namespace)?;
             let named = args.target.split_once('/').filter(|(kind, name)| !kind.is_empty() && !name.is_empty());
             named.map_or(Ok(()), |(kind, name)| names::object(kind, name))
+        }
+        Command::Upgrade(args) => {
+            names::namespace(&args.namespace.namespace)?;
+            names::object("cluster", &args.cluster)
         }
         Command::Rollout(args) => {
             let target = args.command.target();

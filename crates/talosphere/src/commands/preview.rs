@@ -9,12 +9,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use api::bootstrap::{TalosConfig, TalosConfigSpec};
 use api::cluster::{Machine, MachineSet};
 use api::conditions::{self, is_true};
-use api::infrastructure::VSphereVM;
+use api::controlplane::TalosControlPlane;
+use api::infrastructure::{VSphereMachine, VSphereVM};
 use api::names::annotations;
 use controllers::edit::{controller_reference, is_deleting};
 use controllers::machineset::plan::order_of_going;
+use controllers::taloscontrolplane::plan::normalized;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -115,6 +118,9 @@ pub struct Inventory {
     pub sets: Vec<MachineSet>,
     /// By the name of the VSphereMachine.
     vms: BTreeMap<String, String>,
+    /// The name of the template that each VSphereMachine was made from, by its name.
+    made_from: BTreeMap<String, String>,
+    configs: BTreeMap<String, TalosConfigSpec>,
 }
 
 impl Inventory {
@@ -126,14 +132,21 @@ impl Inventory {
         let at = |plural: &str| format!("/apis/cluster.x-k8s.io/v1beta2/namespaces/{namespace}/{plural}");
         let machines = list::<Machine>(api, &at("machines")).await?.into_iter().map(Arc::new).collect();
         let sets = list(api, &at("machinesets")).await?;
-        let vms: Vec<VSphereVM> =
-            list(api, &format!("/apis/infrastructure.cluster.x-k8s.io/v1beta2/namespaces/{namespace}/vspherevms")).await?;
+        let infrastructure = format!("/apis/infrastructure.cluster.x-k8s.io/v1beta2/namespaces/{namespace}");
+        let vms: Vec<VSphereVM> = list(api, &format!("{infrastructure}/vspherevms")).await?;
+        let objects: Vec<VSphereMachine> = list(api, &format!("{infrastructure}/vspheremachines")).await?;
+        let template =
+            |object: VSphereMachine| Some((object.metadata.name?, object.metadata.annotations?.remove(annotations::CLONED_FROM_NAME)?));
+        let configs: Vec<TalosConfig> =
+            list(api, &format!("/apis/bootstrap.cluster.x-k8s.io/v1beta1/namespaces/{namespace}/talosconfigs")).await?;
+        let configs = configs.into_iter().filter_map(|config| Some((config.metadata.name?, config.spec)));
         let of = |vm: VSphereVM| {
             let owners = vm.metadata.owner_references.unwrap_or_default();
             let owner = owners.into_iter().find(|owner| owner.kind == "VSphereMachine")?;
             Some((owner.name, vm.metadata.name?))
         };
-        Ok(Self { machines, sets, vms: vms.into_iter().filter_map(of).collect() })
+        let made_from = objects.into_iter().filter_map(template).collect();
+        Ok(Self { machines, sets, vms: vms.into_iter().filter_map(of).collect(), made_from, configs: configs.collect() })
     }
 
     /// A Machine that would go, and why.
@@ -144,6 +157,31 @@ impl Inventory {
             is_control_plane: controllers::controlplane::is_control_plane(machine),
             why: why.into(),
         }
+    }
+
+    /// In what a Machine differs from a version and the name of an infrastructure template.
+    pub fn differences(&self, machine: &Machine, version: Option<&str>, template: &str) -> Vec<String> {
+        let bare = |version: &str| version.trim_start_matches('v').to_owned();
+        let mut why = Vec::new();
+        if let Some((present, wanted)) = machine.spec.version.as_deref().zip(version).filter(|(a, b)| bare(a) != bare(b)) {
+            why.push(format!("Version {present}, {wanted} required"));
+        }
+        let made_from = self.made_from.get(&machine.spec.infrastructure_ref.name);
+        if let Some(made_from) = made_from.filter(|made_from| *made_from != template) {
+            why.push(format!("Infrastructure template {made_from}, {template} required"));
+        }
+        why
+    }
+
+    /// The configuration of a Machine, as its TalosConfig asks for it.
+    pub fn config(&self, machine: &Machine) -> Option<&TalosConfigSpec> {
+        self.configs.get(&machine.spec.bootstrap.config_ref.as_ref()?.name)
+    }
+
+    /// Whether a control plane's configuration is another one than is stored now.
+    pub fn has_other_config(&self, machine: &Machine, plane: &TalosControlPlane) -> bool {
+        let wanted = normalized(&plane.spec.control_plane_config.controlplane.to_talos_config());
+        self.config(machine).is_some_and(|config| normalized(config) != wanted)
     }
 
     /// Machines that an object of this uid controls and that are not being deleted.

@@ -80,7 +80,7 @@ async fn a_cluster_answers_in_every_form_and_a_change_is_carried_out() {
         for (line, code, words) in [
             ("talosphere rollout resume md/demo-workers -n team", 1, &["TS308", "is not paused"][..]),
             ("talosphere rollout status md/none -n team", 1, &["TS114", "no MachineDeployment none"]),
-            ("talosphere rollout status tcp/demo-control-plane -n team", 2, &["TS112", "machinedeployment/NAME"]),
+            ("talosphere rollout history tcp/demo-control-plane -n team", 2, &["TS112", "machinedeployment/NAME"]),
             ("talosphere rollout status demo-workers -n team", 2, &["TS112"]),
             ("talosphere rollout undo md/demo-workers -n team --to-revision 99", 1, &["TS114", "no revision 99"]),
         ] {

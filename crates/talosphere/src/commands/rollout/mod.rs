@@ -1,5 +1,7 @@
-//! `rollout`: how far a MachineDeployment's change is, and the ways to stop, continue, repeat and take back one. kubectl's grammar.
+//! `rollout`: how far a change is, and the ways to stop, continue, repeat and take back one. kubectl's grammar. Of MachineDeployments; of
+//! control planes, which keep no revisions, what can be.
 
+pub mod control_plane;
 pub mod revisions;
 
 use api::cluster::{Machine, MachineDeployment};
@@ -58,6 +60,10 @@ pub async fn run(args: &Rollout, directory: &StateDirectory, seams: &Seams) -> R
 /// # Errors
 /// As [`run`].
 pub async fn carry_out(command: &RolloutCommand, session: &mut Session, seams: &Seams) -> Result<(), Problem> {
+    let found = session.api.resource_called(command.target().parts()?.0).await.map_err(|error| unreachable(&error))?;
+    if let Some(resource) = found.filter(|resource| resource.kind == "TalosControlPlane") {
+        return control_plane::carry_out(command, &resource, session, seams).await;
+    }
     match command {
         RolloutCommand::Status(args) => {
             let timeout = duration("--timeout", &args.timeout)?;
@@ -193,7 +199,7 @@ impl Found {
         let resource = found.ok_or_else(|| Problem::new(Code::UnknownKind, format!("no kind is called {kind}")))?;
         if resource.kind != "MachineDeployment" {
             return Err(Problem::new(Code::BadFlag, format!("{} has no rollout of its own", resource.display(name)))
-                .remedy("name a MachineDeployment: talosphere rollout status machinedeployment/NAME"));
+                .remedy("name one that has: talosphere rollout status machinedeployment/NAME, or taloscontrolplane/NAME"));
         }
         // In the stored version, whichever the server prefers.
         let at = |plural: &str| format!("/apis/cluster.x-k8s.io/v1beta2/namespaces/{namespace}/{plural}");
