@@ -15,6 +15,7 @@ use api::cluster::{Machine, MachineStatus};
 use api::conditions::{self, Condition, New, Severity, Status, get};
 use api::names::annotations;
 use jiff::Timestamp;
+use runtime::reconcile::{Error, ObjectKey, Store};
 
 use crate::aggregate::{self, Member, Reasons};
 use crate::edit::{is_deleting, is_paused};
@@ -74,6 +75,23 @@ pub fn is_due(machine: &Machine) -> bool {
 /// Whether a person wants the Machine replaced, whatever the checks say.
 pub fn is_wanted_by_a_person(machine: &Machine) -> bool {
     machine.metadata.annotations.as_ref().is_some_and(|known| known.contains_key(annotations::REMEDIATE_MACHINE))
+}
+
+/// Whether the Machine has been told just this.
+pub fn is_told(machine: &Machine, reason: &str, message: &str) -> bool {
+    condition(machine, OWNER).is_some_and(|told| told.reason == reason && told.message == message)
+}
+
+/// Tells the Machine, in both generations, what becomes of its replacement.
+///
+/// # Errors
+/// As the API answers.
+pub async fn write(machines: &Store<Machine>, machine: &Machine, reason: &str, message: &str, now: Timestamp) -> Result<(), Error> {
+    let Some(latest) = machines.get(&ObjectKey::of(&machine.metadata)) else { return Ok(()) };
+    let mut status = latest.status.clone().unwrap_or_default();
+    tell(&mut status, reason, message, latest.metadata.generation, now);
+    crate::status::patch(machines, &*latest, latest.status.as_ref(), &status).await?;
+    Ok(())
 }
 
 /// Sets OwnerRemediated in both generations.

@@ -13,7 +13,7 @@ use api::names::annotations;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::edit::is_deleting;
+use crate::edit::{Edit, is_deleting};
 use crate::remediation::{self, HEALTHY};
 
 /// How long a new Machine must be healthy to count as one that lasts.
@@ -42,6 +42,14 @@ impl Rounds {
     pub fn of(owner: &ObjectMeta) -> Option<Self> {
         let (count, last) = owner.annotations.as_ref()?.get(annotations::REMEDIATION_ROUNDS)?.split_once(' ')?;
         Some(Self { count: count.parse().ok().filter(|count| *count > 0)?, last: last.parse().ok()? })
+    }
+
+    /// Writes them into the owner's annotation, or takes it away.
+    pub fn annotate(rounds: Option<Self>, edit: Edit<'_>) -> Edit<'_> {
+        match rounds {
+            Some(rounds) => edit.annotation(annotations::REMEDIATION_ROUNDS, &rounds.to_string()),
+            None => edit.without_annotation(annotations::REMEDIATION_ROUNDS),
+        }
     }
 
     /// The one that begins now, after these.

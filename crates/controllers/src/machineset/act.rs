@@ -5,7 +5,7 @@ use std::sync::Arc;
 use api::cluster::{Machine, MachineSet};
 use api::conditions;
 use api::meta::ContractReference;
-use api::names::{annotations, finalizers, labels};
+use api::names::{finalizers, labels};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::api::PropagationPolicy;
@@ -20,6 +20,7 @@ use crate::contract::Referenced;
 use crate::edit::{Edit, controller_of, owner_of};
 use crate::naming::{self, PLANNED_MACHINES};
 use crate::remediation::{self, EXHAUSTED, OWNER};
+use crate::rounds::Rounds;
 
 /// The writers that steps go through.
 #[derive(Clone, Debug)]
@@ -93,16 +94,11 @@ impl Act {
                 ("delete-machine", Some(name))
             }
             Step::StoreRounds(rounds) => {
-                let edit = Edit::of(&set.metadata);
-                let edit = match rounds {
-                    Some(rounds) => edit.annotation(annotations::REMEDIATION_ROUNDS, &rounds.to_string()),
-                    None => edit.without_annotation(annotations::REMEDIATION_ROUNDS),
-                };
-                edit.apply(&self.sets).await?;
+                Rounds::annotate(*rounds, Edit::of(&set.metadata)).apply(&self.sets).await?;
                 ("store-rounds", rounds.map(|rounds| rounds.count.to_string()))
             }
             Step::TellRemediation { machine, reason, message } => {
-                self.tell_remediation(machine, reason, message, observed).await?;
+                remediation::write(&self.machines, machine, reason, message, observed.now).await?;
                 if *reason == EXHAUSTED && remediation::condition(machine, OWNER).is_none_or(|told| told.reason != EXHAUSTED) {
                     self.recorder.event(&set.object_ref(&()), EventType::Warning, EXHAUSTED, message.clone());
                 }
@@ -110,7 +106,7 @@ impl Act {
             }
             Step::Remediate(machine) => {
                 let (reason, message) = remediation::deleting(machine);
-                self.tell_remediation(machine, reason, &message, observed).await?;
+                remediation::write(&self.machines, machine, reason, &message, observed.now).await?;
                 self.machines.delete(&machine.metadata, Some(PropagationPolicy::Background)).await?;
                 let name = machine.metadata.name.clone().unwrap_or_default();
                 let text = format!("Deleted unhealthy machine {name:?}: {message}");
@@ -202,14 +198,6 @@ impl Act {
             owner: controller_of(machine),
         };
         clone::create(&self.wiring.externals, &request).await?;
-        Ok(())
-    }
-
-    async fn tell_remediation(&self, machine: &Machine, reason: &str, message: &str, observed: &Observed) -> Result<(), Error> {
-        let Some(latest) = self.machines.get(&ObjectKey::of(&machine.metadata)) else { return Ok(()) };
-        let mut status = latest.status.clone().unwrap_or_default();
-        remediation::tell(&mut status, reason, message, latest.metadata.generation, observed.now);
-        crate::status::patch(&self.machines, &*latest, latest.status.as_ref(), &status).await?;
         Ok(())
     }
 

@@ -19,7 +19,7 @@ use api::names::annotations;
 
 use super::plan::{Observed, Plan, Step, barrier};
 use crate::machinedeployment::plan as deployment;
-use crate::remediation::{self, CANNOT, DEFERRED, EXHAUSTED, OWNER};
+use crate::remediation::{self, CANNOT, DEFERRED, EXHAUSTED};
 use crate::rounds::{Rounds, created};
 
 /// What a Machine is told, and why.
@@ -88,8 +88,7 @@ pub fn plan(observed: &Observed, plan: &mut Plan) {
 }
 
 fn tell(machine: &Arc<Machine>, reason: &'static str, message: &str, plan: &mut Plan) {
-    let told = remediation::condition(machine, OWNER);
-    if told.is_none_or(|told| told.reason != reason || told.message != message) {
+    if !remediation::is_told(machine, reason, message) {
         plan.steps.push(Step::TellRemediation { machine: Arc::clone(machine), reason, message: message.to_owned() });
     }
 }

@@ -26,6 +26,7 @@ use crate::controlplane::ETCD_HOOK;
 use crate::edit::{Edit, controller_of, controller_reference, owner_of};
 use crate::naming;
 use crate::remediation;
+use crate::rounds::Rounds;
 
 /// What a step has found out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,16 +154,11 @@ impl Act {
                 ("etcd-leave", machine.clone())
             }
             Step::StoreRounds(rounds) => {
-                let edit = Edit::of(&latest.metadata);
-                let edit = match rounds {
-                    Some(rounds) => edit.annotation(annotations::REMEDIATION_ROUNDS, &rounds.to_string()),
-                    None => edit.without_annotation(annotations::REMEDIATION_ROUNDS),
-                };
-                edit.apply(&self.control_planes).await?;
+                Rounds::annotate(*rounds, Edit::of(&latest.metadata)).apply(&self.control_planes).await?;
                 ("store-rounds", rounds.map(|rounds| rounds.count.to_string()).unwrap_or_default())
             }
             Step::TellRemediation { machine, reason, message } => {
-                self.tell_remediation(machine, reason, message, observed).await?;
+                remediation::write(&self.machines, machine, reason, message, observed.now).await?;
                 ("tell-remediation", machine.metadata.name.clone().unwrap_or_default())
             }
             Step::EtcdRemove { machine, id, via } => {
@@ -193,14 +189,6 @@ impl Act {
             Err(error) if error.is_not_found() => Ok(()),
             other => other.map(drop).map_err(Error::from),
         }
-    }
-
-    async fn tell_remediation(&self, machine: &Machine, reason: &str, message: &str, observed: &Observed) -> Result<(), Error> {
-        let Some(latest) = self.machines.get(&ObjectKey::of(&machine.metadata)) else { return Ok(()) };
-        let mut status = latest.status.clone().unwrap_or_default();
-        remediation::tell(&mut status, reason, message, latest.metadata.generation, observed.now);
-        crate::status::patch(&self.machines, &*latest, latest.status.as_ref(), &status).await?;
-        Ok(())
     }
 
     /// A patch of annotations that fails when the object has changed since it was read.

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use super::etcd::NodeView;
 use super::plan::{Observed, Plan, Rolling, Step};
-use crate::remediation::{self, DEFERRED, EXHAUSTED, OWNER};
+use crate::remediation::{self, DEFERRED, EXHAUSTED};
 use crate::rounds::Rounds;
 
 /// What is asked for, before it is known whether a step follows.
@@ -96,8 +96,7 @@ pub(super) fn conclude(observed: &Observed, asked: &Asked, plan: &mut Plan) {
 }
 
 fn tell(machine: &Arc<Machine>, reason: &'static str, message: &str, plan: &mut Plan) {
-    let told = remediation::condition(machine, OWNER);
-    if told.is_none_or(|told| told.reason != reason || told.message != message) {
+    if !remediation::is_told(machine, reason, message) {
         plan.steps.push(Step::TellRemediation { machine: Arc::clone(machine), reason, message: message.to_owned() });
     }
 }

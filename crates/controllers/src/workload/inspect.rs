@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, ListParams};
 use runtime::reconcile::explain;
 
-use super::job::{list, within};
+use super::job::{list, pods, within};
 
 /// Pod networks by a part of the name of what brings them.
 const NETWORKS: [&str; 8] = ["cilium", "calico", "tigera", "flannel", "antrea", "weave", "kube-router", "canal"];
@@ -223,8 +223,7 @@ pub async fn inspect(client: &kube::Client) -> Result<(Vec<Agent>, BTreeMap<Stri
     let all = ListParams::default();
     let mut seen = Seen { daemon_sets: list(client, &all).await?, deployments: list(client, &all).await?, ..Seen::default() };
     for namespace in namespaces(&seen) {
-        let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
-        seen.pods.extend(within(async { api.list(&all).await.map(|list| list.items).map_err(|error| explain(&error)) }).await?);
+        seen.pods.extend(pods(client, Some(&namespace), &all).await?);
         seen.events.extend(events(client, &namespace).await?);
     }
     // What is told about Nodes is told there.

@@ -130,9 +130,13 @@ where
     within(async { api.list(params).await.map(|list| list.items).map_err(|error| explain(&error)) }).await
 }
 
-/// Pods. One that this release cannot read as a whole counts as what can be read of it: it must not hide the others.
-pub async fn pods(client: &kube::Client, params: &ListParams) -> Result<Vec<Pod>, String> {
-    let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<Pod>(&()));
+/// Pods of a namespace, or of all. One that this release cannot read as a whole counts as what can be read of it: it must not hide the others.
+pub async fn pods(client: &kube::Client, namespace: Option<&str>, params: &ListParams) -> Result<Vec<Pod>, String> {
+    let resource = ApiResource::erase::<Pod>(&());
+    let api: Api<DynamicObject> = match namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
     let list = within(async { api.list(params).await.map_err(|error| explain(&error)) }).await?;
     Ok(list.items.into_iter().map(pod).collect())
 }
@@ -157,7 +161,7 @@ fn pod(object: DynamicObject) -> Pod {
 }
 
 async fn look(client: &kube::Client, node: &str, what: Look) -> Result<Looked, String> {
-    let pods = pods(client, &ListParams::default().fields(&format!("spec.nodeName={node}"))).await?;
+    let pods = pods(client, None, &ListParams::default().fields(&format!("spec.nodeName={node}"))).await?;
     let mut looked = Looked { pods: pods.into_iter().map(Arc::new).collect(), ..Looked::default() };
     if what.namespaces {
         let namespaces = list::<Namespace>(client, &ListParams::default()).await?;
