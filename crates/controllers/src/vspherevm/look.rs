@@ -63,11 +63,19 @@ async fn fill(vcenter: &dyn VCenter, vm: &VSphereVM, claimed: Claimed<'_>, look:
     };
     if let Some(task) = task_reference(vm) {
         let task = vcenter.task(&task).await?;
-        let is_on =
-            task.as_ref().is_some_and(|task| task.what == "VirtualMachine.powerOn" && matches!(task.state, TaskState::Succeeded(_)));
+        let done = task.as_ref().filter(|task| matches!(task.state, TaskState::Succeeded(_))).map(|task| task.what.clone());
         look.task = Some(task.map_or(TaskLook::Forgotten, |task| TaskLook::Known(Box::new(task))));
+        if is_leaving && look.is_destroyed(vm) {
+            look.machine = MachineLook::Gone;
+            return Ok(());
+        }
+        let goes_on = match done.as_deref() {
+            Some("VirtualMachine.powerOn") => !is_leaving,
+            Some("VirtualMachine.powerOff") => is_leaving,
+            _ => false,
+        };
         // What follows from another task's end comes first; then it is looked again.
-        if !is_on || is_leaving || vm_reference(vm).is_none() {
+        if !goes_on || vm_reference(vm).is_none() {
             return Ok(());
         }
     }

@@ -24,6 +24,7 @@ use api::ipam::{IPAddress, IPAddressClaim};
 use api::names::secrets;
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Secret;
+use runtime::defects::Defect;
 use runtime::reconcile::{Action, Error, ObjectKey, Reconciler, Store};
 use vsphere::{Change, Credentials, Owner, VSphereError};
 
@@ -177,7 +178,11 @@ impl VSphereVMs {
             vm,
         };
         let credentials = credentials.ok();
-        let is_waiting = !is_deleting(&observed.vm.metadata) && observed.claims.iter().any(|claim| claim.address.is_none());
+        // Nothing of vCenter decides while addresses are missing, nor while a member has to leave etcd first.
+        let is_waiting = match is_deleting(&observed.vm.metadata) {
+            true => observed.member.is_some() && !observed.defects.has(Defect::GoBeforeLeaving),
+            false => observed.claims.iter().any(|claim| claim.address.is_none()),
+        };
         if let Some(credentials) = credentials.as_ref().filter(|_| !is_paused && !is_waiting && observed.owner.is_some()) {
             let claimed = || -> BTreeSet<String> {
                 let others = self.act.store.all().into_iter().filter(|other| other.metadata.uid != observed.vm.metadata.uid);

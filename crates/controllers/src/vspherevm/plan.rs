@@ -92,6 +92,15 @@ pub struct Look {
     pub host_name: Option<String>,
 }
 
+impl Look {
+    /// Whether the task that was in flight destroyed this very machine: no other look is needed to know that it is gone.
+    pub(super) fn is_destroyed(&self, vm: &VSphereVM) -> bool {
+        let Some(TaskLook::Known(task)) = &self.task else { return false };
+        let is_done = task.what == "VirtualMachine.destroy" && matches!(task.state, TaskState::Succeeded(_));
+        is_done && task.entity.is_some() && task.entity == vm_reference(vm)
+    }
+}
+
 /// The machine's configuration.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Bootstrap {

@@ -70,6 +70,9 @@ pub(super) fn deleting(observed: &Observed, plan: &mut Plan) {
         plan.again = ask_again(running);
         return;
     }
+    if observed.look.is_destroyed(vm) {
+        return release(observed, plan);
+    }
     if task(observed, plan) {
         return;
     }

@@ -522,6 +522,11 @@ fn a_deletion_looks_before_it_destroys() {
         task.is_cancelled = true;
         task
     };
+    let of_machine = |state, id: &str| {
+        let destruction = Task { entity: Some(reference("VirtualMachine", id)), ..task("VirtualMachine.destroy", state) };
+        let known = recorded(machine()).task("VirtualMachine.destroy", TaskState::Running);
+        known.look(|look| (look.machine, look.task) = (MachineLook::Unknown, Some(TaskLook::Known(Box::new(destruction)))))
+    };
     check(vec![
         ("never asked for", Observed { owned_claims: claim(), ..gone() }, &["release-claim", "remove-finalizer"], "AsBefore"),
         ("finalizer gone", gone().with(|vm| vm.metadata.finalizers = None), &[], "AsBefore"),
@@ -569,6 +574,13 @@ fn a_deletion_looks_before_it_destroys() {
             &[],
             "Deleting",
         ),
+        (
+            "its destruction has ended well",
+            Observed { owned_claims: claim(), ..of_machine(TaskState::Succeeded(None), "vm-57") },
+            &["release-claim", "remove-finalizer"],
+            "AsBefore",
+        ),
+        ("another's destruction has ended well", of_machine(TaskState::Succeeded(None), "vm-58"), &["forget-task"], "AsBefore"),
         ("destruction runs", recorded(machine()).task("VirtualMachine.destroy", TaskState::Running), &[], "Deleting"),
         ("no identity", Observed { identity_error: Some("gone".to_owned()), ..recorded(machine()) }, &[], "Deleting"),
         ("no owner", Observed { owner: None, ..recorded(machine()) }, &[], "Deleting"),
