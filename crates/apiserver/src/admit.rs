@@ -91,7 +91,8 @@ impl Write<'_> {
                 errors.extend(schema::scale_spec_errors(object, &scale.spec_replicas));
             }
             if subresource == "status" {
-                errors.extend(schema::scale_status_errors(object, &scale.status_replicas, scale.label_selector.as_deref()));
+                let selector = scale.label_selector.as_deref().filter(|_| scale.is_selector_text);
+                errors.extend(schema::scale_status_errors(object, &scale.status_replicas, selector));
             }
         }
         errors

@@ -202,6 +202,7 @@ fn read_version(group: &str, version: &Value) -> Result<Version, (&'static str, 
         spec_replicas: text(scale, &["specReplicasPath"]).to_owned(),
         status_replicas: text(scale, &["statusReplicasPath"]).to_owned(),
         label_selector: Some(text(scale, &["labelSelectorPath"])).filter(|path| !path.is_empty()).map(str::to_owned),
+        is_selector_text: true,
     });
     let api_version = gvk::api_version(group, name);
     let is_deprecated = version.get("deprecated") == Some(&Value::Bool(true));

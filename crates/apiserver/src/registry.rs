@@ -20,6 +20,8 @@ pub struct ScalePaths {
     pub spec_replicas: String,
     pub status_replicas: String,
     pub label_selector: Option<String>,
+    /// Whether that selector is a text, as it is in custom resources; in built-in kinds it is an object.
+    pub is_selector_text: bool,
 }
 
 /// One version of a resource.
@@ -144,6 +146,7 @@ impl Resource {
                 spec_replicas: ".spec.replicas".to_owned(),
                 status_replicas: ".status.replicas".to_owned(),
                 label_selector: Some(".spec.selector".to_owned()),
+                is_selector_text: false,
             }),
         };
         Self {

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::host::session::Session;
 use crate::problem::{Code, Problem};
 use crate::seams::Seams;
-use crate::tree::{Node, Objects, tree, verdict};
+use crate::tree::{Node, Objects, tree, verdict, warnings};
 
 /// An object of any kind. It is read when it is first looked at - often it has changed again before - and shared by every look.
 #[derive(Clone)]
@@ -154,17 +154,25 @@ pub struct Goal<'a> {
     /// Where it was seen.
     namespace: Option<String>,
     takes_outdated: bool,
+    warnings: Vec<String>,
 }
 
 impl<'a> Goal<'a> {
     /// Every Machine runs, every Node is ready, every specification is the wanted one.
     pub fn ready(cluster: &'a str) -> Self {
-        Self { cluster, namespace: None, takes_outdated: false }
+        Self { cluster, namespace: None, takes_outdated: false, warnings: Vec::new() }
     }
 
     /// As [`Self::ready`], but Machines may keep an older specification where nothing replaces them. A rollout is waited for.
     pub fn running(cluster: &'a str) -> Self {
         Self { takes_outdated: true, ..Self::ready(cluster) }
+    }
+
+    /// Tells what is not as it was asked for in a cluster that got there.
+    pub fn warn(&self, seams: &Seams) {
+        for warning in &self.warnings {
+            seams.printer.line(format!("warning: {warning}"));
+        }
     }
 
     /// How far the cluster is. A cluster that is being deleted, or is gone, never gets there.
@@ -183,12 +191,16 @@ impl<'a> Goal<'a> {
                 "`talosphere delete cluster {cluster}{within}` waits for the end of the deletion; run this command again afterwards"
             )));
         }
-        match verdict.stuck {
+        let step = match verdict.stuck {
             Some(stuck) if self.takes_outdated && stuck.held.is_empty() => Step::Done { tree, value: () },
             Some(stuck) => Step::Fail(stuck.problem(cluster, self.namespace.as_deref().unwrap_or_default())),
             None if verdict.is_ready => Step::Done { tree, value: () },
             None => Step::Wait { tree, waiting: verdict.waiting },
+        };
+        if matches!(step, Step::Done { .. }) {
+            self.warnings = warnings(objects, cluster);
         }
+        step
     }
 }
 

@@ -72,7 +72,7 @@ macro_rules! codes {
 codes! {
     UnreadableFile = "TS101", Usage, "A file cannot be read",
         "A file named with -f, --env or --workload does not exist, is not readable for this user, or is not UTF-8 text.",
-        "Correct the path. A folder stands for its .yaml, .yml and .json files.";
+        "Correct the path. For -f and --workload a folder stands for the .yaml, .yml and .json files in it; --env takes files only.";
     UnsetVariable = "TS102", Usage, "A template needs variables that have no value",
         "An expression without default uses variables that are neither set with --set, nor in the environment, nor in a file named with --env. All of them are named, with the lines that use them.",
         "Give the values, or write a default into the template: ${NAME:=default}.";

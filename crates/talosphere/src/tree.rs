@@ -7,6 +7,7 @@ mod cause;
 mod draw;
 mod healing;
 mod verdict;
+mod warnings;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use self::cause::{Cause, clean, needs_a_person, of_infrastructure, of_machine};
 pub use self::draw::{Style, cut};
 use self::healing::healing;
 pub use self::verdict::{Stuck, Verdict, verdict};
+pub use self::warnings::warnings;
 
 /// The kinds a tree is made of, in their hub versions.
 pub const KINDS: &[(&str, &str, &str, &str)] = &[

@@ -127,6 +127,14 @@ async fn three_and_three_become_ready_and_show_as_kubectl_expects() {
         list(&pods, "/items").iter().filter(|pod| name(pod).starts_with("coredns")).map(|pod| text(pod, "/status/podIP")).collect();
     addresses.dedup();
     assert_eq!(addresses.len(), 2, "{addresses:?}");
+    world
+        .until("the deployment counts its pods", async || {
+            let deployments = get(&world, &bundle, "/apis/apps/v1/deployments").await;
+            list(&deployments, "/items")
+                .iter()
+                .any(|it| name(it) == "coredns" && it.pointer("/status/availableReplicas") == Some(&json!(2)))
+        })
+        .await;
 }
 
 #[tokio::test(start_paused = true)]

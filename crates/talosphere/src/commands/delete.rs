@@ -35,7 +35,7 @@ pub async fn run(args: &Delete, directory: &StateDirectory, seams: &Seams) -> Re
     if !args.yes && !seams.printer.confirm(&question(&args.kind, &what))? {
         return Err(Problem::new(Code::Unconfirmed, format!("{what} was not deleted")));
     }
-    let mut session = Session::changing(directory, "delete", seams).await?;
+    let mut session = Session::existing(directory, "delete", seams).await?;
     let failed = session.failed();
     let outcome = tokio::select! {
         outcome = delete(args, timeout, directory, &mut session, seams) => outcome,

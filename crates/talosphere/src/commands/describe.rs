@@ -6,7 +6,7 @@ use crate::host::session::Session;
 use crate::problem::{Code, Problem};
 use crate::seams::Seams;
 use crate::state::StateDirectory;
-use crate::tree::{tree, verdict};
+use crate::tree::{tree, verdict, warnings};
 
 /// Runs the command.
 ///
@@ -28,6 +28,7 @@ pub async fn run(args: &Describe, directory: &StateDirectory, seams: &Seams) -> 
             .remedy("`talosphere get clusters -A` lists them; -n names the namespace")
     })?;
     let verdict = verdict(&objects, &args.name);
+    let warnings = warnings(&objects, &args.name);
     match args.output.output {
         Output::Json | Output::Yaml => {
             let mut value = found.to_value();
@@ -35,6 +36,7 @@ pub async fn run(args: &Describe, directory: &StateDirectory, seams: &Seams) -> 
                 map.insert("isReady".to_owned(), verdict.is_ready.into());
                 map.insert("waitingFor".to_owned(), verdict.waiting.into());
                 map.insert("notes".to_owned(), verdict.notes.into());
+                map.insert("warnings".to_owned(), warnings.into());
             }
             seams.printer.value(&value, args.output.output == Output::Json)?;
         }
@@ -49,6 +51,9 @@ pub async fn run(args: &Describe, directory: &StateDirectory, seams: &Seams) -> 
             seams.printer.data(&text);
             for note in &verdict.notes {
                 seams.printer.data(&format!("note: {note}"));
+            }
+            for warning in &warnings {
+                seams.printer.data(&format!("warning: {warning}"));
             }
         }
     }

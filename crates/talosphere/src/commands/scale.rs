@@ -17,6 +17,9 @@ use crate::signal::interrupted;
 use crate::state::StateDirectory;
 use crate::tree::kinds;
 
+/// The kinds that have a number of machines.
+const SCALED: [&str; 3] = ["TalosControlPlane", "MachineDeployment", "MachineSet"];
+
 /// Runs the command.
 ///
 /// # Errors
@@ -33,7 +36,7 @@ pub async fn run(args: &Scale, directory: &StateDirectory, seams: &Seams) -> Res
         session.close(seams).await;
         return outcome;
     }
-    let mut session = Session::changing(directory, "scale", seams).await?;
+    let mut session = Session::existing(directory, "scale", seams).await?;
     let failed = session.failed();
     let outcome = tokio::select! {
         outcome = scale(args, kind, name, timeout, &mut session, seams) => outcome,
@@ -50,8 +53,14 @@ async fn look(args: &Scale, kind: &str, name: &str, api: &Api) -> Result<(Resour
     let found = api.resource_called(kind).await.map_err(|error| unreachable(&error))?;
     let resource = found.ok_or_else(|| Problem::new(Code::UnknownKind, format!("no kind is called {kind}")))?;
     let Some(object) = api.get(&resource.path(namespace, Some(name))).await.map_err(|error| unreachable(&error))? else {
-        return Err(Problem::new(Code::NotFound, format!("there is no {} {name} in the namespace {namespace}", resource.kind)));
+        return Err(Problem::new(Code::NotFound, format!("there is no {} {name} in the namespace {namespace}", resource.kind))
+            .remedy(format!("`talosphere get {} -A` lists them; -n names the namespace", resource.plural)));
     };
+    if !SCALED.contains(&resource.kind.as_str()) {
+        return Err(Problem::new(Code::BadFlag, format!("{} {name} has no number of machines of its own", resource.kind)).remedy(
+            "scale taloscontrolplane/NAME or machinedeployment/NAME; `talosphere get taloscontrolplanes,machinedeployments -A` lists them",
+        ));
+    }
     if resource.kind == "TalosControlPlane" && args.replicas == 0 {
         return Err(Problem::new(Code::BadFlag, "a control plane cannot be scaled to 0")
             .remedy("delete the cluster instead: talosphere delete cluster NAME"));

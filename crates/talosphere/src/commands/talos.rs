@@ -1,5 +1,6 @@
 //! `talos`: the Talos API of a managed cluster's nodes. Addresses, certificates and the way there are known; none is typed.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::StreamExt as _;
@@ -56,19 +57,32 @@ pub async fn run(args: &Talos, directory: &StateDirectory, seams: &Seams) -> Res
         .map_err(|error| Problem::new(Code::Internal, format!("the talosconfig of {cluster} cannot be used")).because(error.to_string()))?;
     let chosen = choose(args, cluster, machines)?;
     let dialer = wiring::nodes(seams);
-    let only_planes = matches!(args.command, TalosCommand::Etcd { .. }) && args.nodes.is_empty();
+    let is_etcd = matches!(args.command, TalosCommand::Etcd { .. });
+    if let Some(worker) = chosen.iter().find(|machine| is_etcd && !machine.is_control_plane && !args.nodes.is_empty()) {
+        return Err(Problem::new(Code::BadFlag, format!("Machine {} is a worker: etcd runs on control planes only", worker.name))
+            .remedy("name control planes with -n, or none for all of them"));
+    }
+    let only_planes = is_etcd && args.nodes.is_empty();
     let chosen: Vec<Machine> = chosen.into_iter().filter(|machine| !only_planes || machine.is_control_plane).collect();
     match &args.command {
         TalosCommand::Dmesg => dmesg(&chosen, &dialer, &config.identity, seams).await,
-        TalosCommand::Version => tabled(args, &chosen, &dialer, &config.identity, &["TAG", "PLATFORM", "ARCH"], version, seams).await,
+        TalosCommand::Version => {
+            tabled(args, &chosen, &dialer, &config.identity, &["TAG", "PLATFORM", "ARCH"], version, seams).await.map(drop)
+        }
         TalosCommand::Services => {
-            tabled(args, &chosen, &dialer, &config.identity, &["SERVICE", "STATE", "HEALTH", "LAST MESSAGE"], services, seams).await
+            let heads = ["SERVICE", "STATE", "HEALTH", "LAST MESSAGE"];
+            tabled(args, &chosen, &dialer, &config.identity, &heads, services, seams).await.map(drop)
         }
         TalosCommand::Etcd { command: EtcdCommand::Snapshot(wanted) } => {
             snapshot::run(wanted, &chosen, &dialer, &config.identity, seams).await
         }
         TalosCommand::Etcd { command: EtcdCommand::Members } => {
-            tabled(args, &chosen, &dialer, &config.identity, &["ID", "HOSTNAME", "PEER URLS", "LEARNER"], members, seams).await
+            let heads = ["ID", "HOSTNAME", "PEER URLS", "LEARNER"];
+            let rows = tabled(args, &chosen, &dialer, &config.identity, &heads, members, seams).await?;
+            if let Some(told) = agreement(&rows) {
+                seams.printer.note(told);
+            }
+            Ok(())
         }
     }
 }
@@ -122,7 +136,12 @@ pub(super) async fn connect(machine: &Machine, dialer: &dyn TalosDialer, identit
 
 pub(super) fn unreachable(machine: &Machine, error: &TalosError) -> Problem {
     let shown = machine.address.as_deref().unwrap_or(&machine.name);
-    Problem::new(Code::NodeUnreachable, format!("node {shown} (Machine {}): {error}", machine.name))
+    let problem = Problem::new(Code::NodeUnreachable, format!("node {shown} (Machine {}): {error}", machine.name));
+    match error {
+        TalosError::Unreachable { .. } => problem,
+        // It did answer.
+        _ => problem.remedy(format!("`talosphere talos -c CLUSTER -n {shown} services` and `dmesg` tell what the node is doing")),
+    }
 }
 
 async fn version(api: Arc<dyn TalosApi>) -> Rows {
@@ -160,7 +179,7 @@ async fn tabled<F>(
     heads: &[&str],
     ask: impl Fn(Arc<dyn TalosApi>) -> F,
     seams: &Seams,
-) -> Result<(), Problem>
+) -> Result<Vec<Vec<String>>, Problem>
 where
     F: Future<Output = Rows>,
 {
@@ -192,19 +211,37 @@ where
             let typed = |cell: &String| cell.parse::<bool>().map_or_else(|_| json!(cell), |is_so| json!(is_so));
             let list: Vec<Value> =
                 rows.iter().map(|row| keys.iter().zip(row).map(|(key, cell)| (key.clone(), typed(cell))).collect()).collect();
-            seams.printer.value(&Value::Array(list), form == Output::Json)
+            seams.printer.value(&Value::Array(list), form == Output::Json)?;
         }
         Output::Name => {
             let is_version = matches!(args.command, TalosCommand::Version);
             // A node has one version, but many services and members.
             let parts = if is_version { 1 } else { 2 };
             rows.iter().for_each(|row| seams.printer.data(&row.iter().take(parts).cloned().collect::<Vec<_>>().join("/")));
-            Ok(())
         }
-        Output::Table | Output::Wide => {
-            seams.printer.data(&columns(&heads, &rows));
-            Ok(())
+        Output::Table | Output::Wide => seams.printer.data(&columns(&heads, &rows)),
+    }
+    Ok(rows)
+}
+
+/// Whether the members that each node names are the same ones. One node alone agrees with nobody.
+fn agreement(rows: &[Vec<String>]) -> Option<String> {
+    let mut views: BTreeMap<&str, BTreeSet<Vec<&str>>> = BTreeMap::new();
+    for row in rows {
+        if let [node, id, _, _, learner] = row.as_slice() {
+            views.entry(node).or_default().insert(vec![id, learner]);
         }
+    }
+    let mut others = views.iter();
+    let (first, members) = others.next()?;
+    let differing: Vec<&str> = others.clone().filter(|(_, other)| *other != members).map(|(node, _)| *node).collect();
+    match (views.len(), differing.is_empty()) {
+        (..2, _) => None,
+        (nodes, true) => Some(format!("note: all {nodes} nodes name the same {} members", members.len())),
+        (_, false) => Some(format!(
+            "warning: not all nodes name the same members as {first}: {}; a change is under way, or they cannot reach each other",
+            differing.join(", ")
+        )),
     }
 }
 
@@ -224,4 +261,20 @@ async fn dmesg(machines: &[Machine], dialer: &dyn TalosDialer, identity: &Client
         seams.printer.data(&lines);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::agreement;
+
+    #[test]
+    fn nodes_that_name_the_same_members_agree() {
+        let row = |node: &str, id: &str, learner: &str| [node, id, "h", "u", learner].map(str::to_owned).to_vec();
+        let one = [row("a", "1", "false"), row("a", "2", "false")];
+        assert_eq!(agreement(&one), None);
+        let both = [&one[..], &[row("b", "2", "false"), row("b", "1", "false")]].concat();
+        assert_eq!(agreement(&both).unwrap(), "note: all 2 nodes name the same 2 members");
+        let parted = [&both[..], &[row("d", "1", "false"), row("d", "2", "true")]].concat();
+        assert!(agreement(&parted).unwrap().starts_with("warning: not all nodes name the same members as a: d;"));
+    }
 }

@@ -18,9 +18,9 @@ use crate::cli::Up;
 use crate::follow::{Goal, until};
 use crate::host::session::Session;
 use crate::problem::{Code, Problem};
-use crate::render::Manifest;
 use crate::render::values::Values;
 use crate::render::yaml;
+use crate::render::{Manifest, Used};
 use crate::seams::Seams;
 use crate::signal::interrupted;
 use crate::state::StateDirectory;
@@ -43,6 +43,8 @@ pub struct Order {
     pub login: Option<(String, String)>,
     /// Where the login is from, as a person reads it.
     pub login_origin: &'static str,
+    /// The variables that the files use: what is wrong with a value is told with its name.
+    pub used: Vec<Used>,
 }
 
 impl Order {
@@ -92,7 +94,7 @@ impl Order {
         let is_simulated = values.get("VSPHERE_PASSWORD").is_some_and(|value| value.source.to_string().starts_with(SIMULATOR));
         let login_origin =
             if is_simulated { "with the login of the simulated vCenter" } else { "from VSPHERE_USERNAME and VSPHERE_PASSWORD" };
-        Ok(Self { manifests, workload, namespace: namespace.to_owned(), clusters, login, login_origin })
+        Ok(Self { manifests, workload, namespace: namespace.to_owned(), clusters, login, login_origin, used: Vec::new() })
     }
 
     /// The identity Secret that a VSphereCluster refers to.
@@ -141,10 +143,10 @@ pub fn order(args: &Up, seams: &Seams) -> Result<Order, Problem> {
     let mut files = input::read_all(&args.input.files)?;
     let own = files.len();
     files.extend(input::read_all(&args.workload)?);
-    input::manifests(&files, &values)?;
+    let used = input::manifests(&files, &values)?.used;
     let manifests = input::manifests(files.get(..own).unwrap_or_default(), &values)?.manifests;
     let workload = input::manifests(files.get(own..).unwrap_or_default(), &values)?.manifests;
-    Order::new(manifests, workload, &args.namespace.namespace, &values)
+    Ok(Order { used, ..Order::new(manifests, workload, &args.namespace.namespace, &values)? })
 }
 
 /// Runs the command.
@@ -193,8 +195,10 @@ pub async fn bring_up(
         }
     }
     for cluster in &order.clusters {
-        wait(session, order, cluster, timeout, seams).await?;
+        let mut goal = Goal::ready(cluster);
+        until(session, seams, &order.namespace, &kinds(), timeout, |objects| goal.step(objects)).await?;
         seams.printer.line(format!("Cluster {cluster} is ready"));
+        goal.warn(seams);
         clusters::warn_of_taints(&session.api, &order.namespace, cluster, !order.workload.is_empty(), seams).await;
         let Some(directory) = directory else { continue };
         clusters::hand_over(&session.api, directory, &order.namespace, cluster, seams).await?;
@@ -219,7 +223,28 @@ async fn check(api: &Api, order: &Order, seams: &Seams) -> Result<(), Problem> {
     }
     let login = login(api, order, seams).await?;
     preflight::endpoints(api, &order.manifests, &order.namespace).await?;
-    preflight::check(&order.manifests, login.as_ref(), seams).await
+    preflight::check(&order.manifests, login.as_ref(), seams).await.map_err(|problem| origins(problem, &order.used))
+}
+
+/// Adds to each line of a problem which variables gave the values in it.
+fn origins(mut problem: Problem, used: &[Used]) -> Problem {
+    /// A shorter value stands in too many lines to tell anything.
+    const TELLING: usize = 4;
+    for line in std::iter::once(&mut problem.what).chain(&mut problem.evidence) {
+        // The place in front, a file and an object, is told in any case.
+        let told = line.split_once("): ").map_or(line.as_str(), |(_, told)| told);
+        let is_shown = |used: &&Used| {
+            let shown = told.match_indices(&used.value);
+            let is_part = |at: usize| told.as_bytes().get(at).is_some_and(u8::is_ascii_alphanumeric);
+            let mut whole = shown.filter(|(at, _)| !(at.checked_sub(1).is_some_and(is_part) || is_part(at + used.value.len())));
+            used.value.len() >= TELLING && whole.next().is_some()
+        };
+        let named: Vec<String> = used.iter().filter(is_shown).map(|used| format!("{} from {}", used.name, used.source)).collect();
+        if !named.is_empty() {
+            line.push_str(&format!(" ({})", named.join(", ")));
+        }
+    }
+    problem
 }
 
 /// The login that the identity Secret holds or will hold.
@@ -295,7 +320,18 @@ async fn apply(api: &Api, order: &Order, seams: &Seams) -> Result<(), Problem> {
     Ok(())
 }
 
-async fn wait(session: &mut Session, order: &Order, cluster: &str, timeout: Duration, seams: &Seams) -> Result<(), Problem> {
-    let mut goal = Goal::ready(cluster);
-    until(session, seams, &order.namespace, &kinds(), timeout, |objects| goal.step(objects)).await
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::values::Source;
+
+    #[test]
+    fn what_is_wrong_with_a_value_is_told_with_its_variable() {
+        let used = |name: &str, value: &str| Used { name: name.to_owned(), value: value.to_owned(), source: Source::Flag };
+        let used = [used("NETWORK", "nonet"), used("CLUSTER", "demo"), used("CPUS", "4"), used("OTHER", "none")];
+        let problem = Problem::new(Code::VCenter, "a.yaml:3 (X demo): network \"nonet\" was not found; there is \"nonet4\"");
+        let told = origins(problem.seen("demo is wrong"), &used);
+        assert!(told.what.ends_with("there is \"nonet4\" (NETWORK from --set)"), "{}", told.what);
+        assert_eq!(told.evidence, ["demo is wrong (CLUSTER from --set)"]);
+    }
 }

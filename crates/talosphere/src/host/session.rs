@@ -24,6 +24,14 @@ pub struct Session {
 /// For how long a directory is waited for whose owner does not answer: it starts, or it ends, which takes it a few seconds.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
+fn needs_store(directory: &StateDirectory) -> Result<(), Problem> {
+    if directory.has_store() {
+        return Ok(());
+    }
+    Err(Problem::new(Code::NotFound, format!("there is no state in {}", directory.path().display()))
+        .remedy("make a cluster with `talosphere up`, or name the state directory with --state"))
+}
+
 impl Session {
     /// For a command that changes things: client of the owner, else owner.
     ///
@@ -33,15 +41,21 @@ impl Session {
         Self::open(directory, command, seams, || Work::Controllers(Selection::all())).await
     }
 
+    /// For a command that changes what is there, and so has nothing to do where nothing is.
+    ///
+    /// # Errors
+    /// As [`Session::changing`], and when there is no state.
+    pub async fn existing(directory: &StateDirectory, command: &str, seams: &Seams) -> Result<Self, Problem> {
+        needs_store(directory)?;
+        Self::changing(directory, command, seams).await
+    }
+
     /// For a command that only reads: client of the owner, else a look at the store that starts nothing.
     ///
     /// # Errors
     /// As [`Session::changing`].
     pub async fn reading(directory: &StateDirectory, command: &str, seams: &Seams) -> Result<Self, Problem> {
-        if !directory.has_store() {
-            return Err(Problem::new(Code::NotFound, format!("there is no state in {}", directory.path().display()))
-                .remedy("make a cluster with `talosphere up`, or name the state directory with --state"));
-        }
+        needs_store(directory)?;
         let session = Self::open(directory, command, seams, || Work::Look).await?;
         if session.is_owner() {
             let since = directory.stopped_since().map(|time| format!(" since {}", time.strftime("%F %T UTC"))).unwrap_or_default();

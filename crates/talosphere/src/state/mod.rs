@@ -59,8 +59,10 @@ impl StateDirectory {
     /// When it cannot be made or written.
     pub fn open(path: &Path) -> Result<Self, Problem> {
         let unusable = |error: &io::Error| {
+            let is_file = path.is_file();
+            let why = if is_file { "it is a file, not a folder".to_owned() } else { error.to_string() };
             Problem::new(Code::StateUnusable, format!("the state directory {} cannot be used", path.display()))
-                .because(error.to_string())
+                .because(why)
                 .remedy("give another one with --state DIR or TALOSPHERE_STATE, or make it writable for this user")
         };
         let mut builder = fs::DirBuilder::new();

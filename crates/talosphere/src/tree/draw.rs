@@ -1,6 +1,6 @@
 //! A tree as lines of text: for a pipe in full, for a terminal cut to its size and with colours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Node, State};
 
@@ -18,6 +18,10 @@ pub struct Style {
 
 /// The longest line of a log.
 const LOG_WIDTH: usize = 150;
+/// The longest line of a log about something that a person must do: it is told once, and whole but for the most unusual.
+const FAILURE_WIDTH: usize = 1000;
+/// A reason longer than this is drawn once; where it comes again, its beginning stands for it.
+const LONG: usize = 100;
 
 /// What is drawn in one line, and what stands under it.
 #[derive(Clone, Debug)]
@@ -56,6 +60,18 @@ impl Item {
 
     fn lines(&self) -> usize {
         1 + self.children.iter().map(Self::lines).sum::<usize>()
+    }
+
+    /// Shortens what was told in full further up.
+    fn refer_back(&mut self, told: &mut BTreeSet<String>) {
+        if self.why.len() > LONG && !told.insert(self.why.clone()) && self.text.ends_with(&self.why) {
+            let reason = self.why.split(": ").next().unwrap_or_default();
+            let why = format!("{reason} (as above)");
+            self.text.truncate(self.text.len() - self.why.len());
+            self.text.push_str(&why);
+            self.why = why;
+        }
+        self.children.iter_mut().for_each(|child| child.refer_back(told));
     }
 
     /// Takes what a Machine waits for into its own line.
@@ -145,6 +161,7 @@ impl Node {
     /// The node and everything under it, drawn in a style.
     pub fn draw_as(&self, style: Style) -> String {
         let mut root = Item::new(self, style.is_wide);
+        root.refer_back(&mut BTreeSet::new());
         if let Some(height) = style.height {
             if root.lines() > height {
                 root.fold(State::Ready, 0);
@@ -194,12 +211,15 @@ impl Node {
         let told = match (self.state, self.kind.as_str()) {
             (State::Failing, _) if !self.children.iter().any(Self::explains) => format!("failing; {}", self.why),
             _ if is_part => String::new(),
+            // Why it takes long is worth a line where somebody can do something about it.
+            (State::Deleting, _) if self.why.contains("disruption budget") => format!("deleting; {}", self.why),
             (State::Deleting, _) => "deleting".to_owned(),
             (State::Waiting, "VSphereCluster") => String::new(),
             _ => self.detail.clone(),
         };
         if !told.is_empty() {
-            let width = LOG_WIDTH.saturating_sub(name.len() + 2).max(40);
+            let longest = if self.state == State::Failing { FAILURE_WIDTH } else { LOG_WIDTH };
+            let width = longest.saturating_sub(name.len() + 2).max(40);
             lines.insert(name, cut(&told, Some(width)));
         }
         for child in &self.children {
@@ -244,6 +264,16 @@ mod tests {
             let drawn = big().draw_as(Style { width: Some(width), height: Some(height), is_coloured: true, is_wide: false });
             assert!(drawn.lines().count() <= height && drawn.lines().all(|line| console::measure_text_width(line) <= width), "{drawn}");
         }
+    }
+
+    #[test]
+    fn what_many_wait_for_alike_is_told_in_full_once() {
+        let why = format!("PoolExhausted: {}", "10.0.0.1 is held by somebody; ".repeat(5));
+        let claims = ["a", "b"].map(|name| node("IPAddressClaim", name, State::Failing, &why, vec![]));
+        let root = node("Cluster", "c", State::Waiting, "", claims.into());
+        let expected = format!("[..] Cluster/c\n├─ [!!] IPAddressClaim/a  {why}\n└─ [!!] IPAddressClaim/b  PoolExhausted (as above)");
+        assert_eq!(root.draw(), expected);
+        assert_eq!(root.lines()["IPAddressClaim/b"], format!("failing; {why}"), "a log has nothing above");
     }
 
     #[test]

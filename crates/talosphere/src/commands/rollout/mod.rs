@@ -44,7 +44,7 @@ pub async fn run(args: &Rollout, directory: &StateDirectory, seams: &Seams) -> R
         session.close(seams).await;
         return outcome;
     }
-    let mut session = Session::changing(directory, "rollout", seams).await?;
+    let mut session = Session::existing(directory, "rollout", seams).await?;
     let failed = session.failed();
     let outcome = tokio::select! {
         outcome = carry_out(&args.command, &mut session, seams) => outcome,

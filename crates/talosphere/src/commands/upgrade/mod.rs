@@ -81,7 +81,7 @@ pub async fn run(args: &cli::Upgrade, directory: &StateDirectory, seams: &Seams)
             return Err(Problem::new(Code::Unconfirmed, format!("Cluster {} was not upgraded", args.cluster)));
         }
     }
-    let mut session = Session::changing(directory, "upgrade", seams).await?;
+    let mut session = Session::existing(directory, "upgrade", seams).await?;
     let failed = session.failed();
     let outcome = tokio::select! {
         outcome = carry_out(args, &wanted, timeout, &mut session, seams) => outcome,
