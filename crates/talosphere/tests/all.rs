@@ -24,6 +24,7 @@ mod all {
     mod process;
     mod restarts;
     mod rollouts;
+    mod scenarios;
     mod state;
     mod transcript;
     mod upgrade;

@@ -186,6 +186,26 @@ impl Nodes {
         self.event(realm.as_deref(), &format!("{id} stops"));
     }
 
+    /// The process of etcd on a machine ends with an error, and nothing starts it again before the machine's next boot; its data stays.
+    /// `false`: it did not run.
+    pub fn fail_etcd(&self, id: &VmId) -> bool {
+        let now = self.0.options.clock.now();
+        let realm = {
+            let mut state = self.state();
+            let Some((cluster, member)) = state.etcd_data(id) else { return false };
+            let Some(machine) = state.machines.get(id).filter(|machine| machine.services.is_running("etcd")) else { return false };
+            let realm = machine.realm.clone();
+            state.service(id, "etcd", service::ServiceState::Failed, "etcd exited with code 2", now);
+            if let Some(cluster) = state.etcd.get_mut(&cluster) {
+                cluster.stop(member);
+            }
+            realm
+        };
+        self.settle(realm.as_deref());
+        self.event(realm.as_deref(), &format!("{id}: etcd ended with an error"));
+        true
+    }
+
     /// The machine switches itself off.
     pub(crate) fn switch_off(&self, id: &VmId) {
         self.halt(id);

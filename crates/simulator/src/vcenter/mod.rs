@@ -31,6 +31,7 @@ mod vm;
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -89,6 +90,8 @@ struct Shared {
     changes: watch::Sender<u64>,
     guests: Mutex<Option<Arc<dyn Guests>>>,
     clones: Semaphore,
+    /// By what the durations of tasks are multiplied.
+    slowness: AtomicU32,
     ended: CancellationToken,
 }
 
@@ -130,6 +133,7 @@ impl VCenter {
             changes,
             guests: Mutex::default(),
             clones,
+            slowness: AtomicU32::new(1),
             ended: CancellationToken::new(),
         }))
     }
@@ -163,6 +167,11 @@ impl VCenter {
     /// Sessions that are open.
     pub fn sessions(&self) -> usize {
         self.state().sessions.0.len()
+    }
+
+    /// Lets tasks that begin from now on take so many times as long.
+    pub fn slow_down(&self, times: u32) {
+        self.0.slowness.store(times, Ordering::Relaxed);
     }
 
     /// Ends every session, as a restart of the service does.
@@ -259,7 +268,7 @@ impl VCenter {
             (task, is_claimed)
         });
         if is_claimed {
-            let duration = self.0.options.latency.of(&operation);
+            let duration = self.0.options.latency.of(&operation) * self.0.slowness.load(Ordering::Relaxed);
             if duration.is_zero() {
                 self.run_at_once(&task, &operation);
             } else {

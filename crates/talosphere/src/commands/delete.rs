@@ -38,7 +38,7 @@ pub async fn run(args: &Delete, directory: &StateDirectory, seams: &Seams) -> Re
     let mut session = Session::existing(directory, "delete", seams).await?;
     let failed = session.failed();
     let outcome = tokio::select! {
-        outcome = delete(args, timeout, directory, &mut session, seams) => outcome,
+        outcome = carry_out(args, timeout, directory, &mut session, seams) => outcome,
         problem = failed => Err(problem),
         () = interrupted() => Err(Problem::new(Code::Interrupted, "interrupted; deletion goes on while controllers run").remedy("run the same command again")),
     };
@@ -128,7 +128,17 @@ fn listing(resource: &Resource, object: &Value, inventory: &Inventory) -> Previe
     }
 }
 
-async fn delete(args: &Delete, timeout: Duration, directory: &StateDirectory, session: &mut Session, seams: &Seams) -> Result<(), Problem> {
+/// Deletes, follows and proves. The proof's begun state is kept in the directory.
+///
+/// # Errors
+/// As [`run`].
+pub async fn carry_out(
+    args: &Delete,
+    timeout: Duration,
+    directory: &StateDirectory,
+    session: &mut Session,
+    seams: &Seams,
+) -> Result<(), Problem> {
     let namespace = args.namespace.namespace.as_str();
     let found = session.api.resource_called(&args.kind).await.map_err(|error| unreachable(&error))?;
     let resource = found.ok_or_else(|| Problem::new(Code::UnknownKind, format!("no kind is called {}", args.kind)))?;

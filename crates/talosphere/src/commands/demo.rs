@@ -56,8 +56,16 @@ impl Material {
     /// # Errors
     /// As rendering does.
     pub fn site(&self) -> Result<simulator::vcenter::Site, Problem> {
+        self.site_with(&[])
+    }
+
+    /// The same, with further templates as `simulate --template` names them.
+    ///
+    /// # Errors
+    /// As rendering does, and when a template is malformed.
+    pub fn site_with(&self, templates: &[String]) -> Result<simulator::vcenter::Site, Problem> {
         let values = Values::new(&self.set, self.environment.clone(), &self.sources)?;
-        site(&input::manifests(&self.files, &values)?.manifests, &self.login, &[])
+        site(&input::manifests(&self.files, &values)?.manifests, &self.login, templates)
     }
 
     /// The order, with the thumbprint that the simulated vCenter has.
@@ -115,7 +123,8 @@ fn material(args: &Demo, seams: &Seams) -> Result<Material, Problem> {
 }
 
 /// A folder that goes with the demo.
-struct Scratch(PathBuf);
+#[derive(Debug)]
+pub struct Scratch(pub PathBuf);
 
 impl Drop for Scratch {
     fn drop(&mut self) {

@@ -6,7 +6,7 @@ use crate::host::session::Session;
 use crate::problem::{Code, Problem};
 use crate::seams::Seams;
 use crate::state::StateDirectory;
-use crate::tree::{tree, verdict, warnings};
+use crate::tree::{Objects, tree, verdict, warnings};
 
 /// Runs the command.
 ///
@@ -18,17 +18,29 @@ pub async fn run(args: &Describe, directory: &StateDirectory, seams: &Seams) -> 
             .remedy(format!("talosphere describe cluster NAME; `talosphere get {} {} -o yaml` shows one object", args.kind, args.name)));
     }
     let session = Session::reading(directory, "describe", seams).await?;
+    let objects = look(args, &session, seams).await;
+    session.close(seams).await;
+    show(args, &objects, seams)
+}
+
+/// The objects that the tree is made of.
+pub async fn look(args: &Describe, session: &Session, seams: &Seams) -> Objects {
     let follower = Follower::start(session.api.client().clone(), &crate::tree::kinds(), seams);
     follower.synced().await;
-    let objects = follower.objects(&args.namespace.namespace);
-    drop(follower);
-    session.close(seams).await;
-    let found = tree(&objects, &args.name).ok_or_else(|| {
+    follower.objects(&args.namespace.namespace)
+}
+
+/// Prints the tree.
+///
+/// # Errors
+/// When there is no such cluster.
+pub fn show(args: &Describe, objects: &Objects, seams: &Seams) -> Result<(), Problem> {
+    let found = tree(objects, &args.name).ok_or_else(|| {
         Problem::new(Code::NotFound, format!("there is no Cluster {} in the namespace {}", args.name, args.namespace.namespace))
             .remedy("`talosphere get clusters -A` lists them; -n names the namespace")
     })?;
-    let verdict = verdict(&objects, &args.name);
-    let warnings = warnings(&objects, &args.name);
+    let verdict = verdict(objects, &args.name);
+    let warnings = warnings(objects, &args.name);
     match args.output.output {
         Output::Json | Output::Yaml => {
             let mut value = found.to_value();

@@ -28,7 +28,11 @@ struct Asked<'a> {
     path: String,
 }
 
-async fn get(args: &Get, session: &Session, seams: &Seams) -> Result<(), Problem> {
+/// Reads and prints.
+///
+/// # Errors
+/// As [`run`].
+pub async fn get(args: &Get, session: &Session, seams: &Seams) -> Result<(), Problem> {
     let namespace = if args.all_namespaces { "" } else { args.namespace.namespace.as_str() };
     let mut asked = Vec::new();
     for kind in args.kind.split(',').filter(|kind| !kind.is_empty()) {

@@ -25,11 +25,7 @@ const SCALED: [&str; 3] = ["TalosControlPlane", "MachineDeployment", "MachineSet
 /// # Errors
 /// When there is nothing of this name that scales, or the API refuses.
 pub async fn run(args: &Scale, directory: &StateDirectory, seams: &Seams) -> Result<(), Problem> {
-    let timeout = duration("--timeout", &args.timeout)?;
-    let Some((kind, name)) = args.target.split_once('/').filter(|(kind, name)| !kind.is_empty() && !name.is_empty()) else {
-        return Err(Problem::new(Code::BadFlag, format!("{} does not name what to scale", args.target))
-            .remedy("talosphere scale machinedeployment/NAME --replicas N"));
-    };
+    let (timeout, _) = (duration("--timeout", &args.timeout)?, target(args)?);
     if args.dry_run {
         let session = Session::reading(directory, "scale", seams).await?;
         let outcome = preview(args, &session.api, seams).await;
@@ -39,12 +35,20 @@ pub async fn run(args: &Scale, directory: &StateDirectory, seams: &Seams) -> Res
     let mut session = Session::existing(directory, "scale", seams).await?;
     let failed = session.failed();
     let outcome = tokio::select! {
-        outcome = scale(args, kind, name, timeout, &mut session, seams) => outcome,
+        outcome = carry_out(args, timeout, &mut session, seams) => outcome,
         problem = failed => Err(problem),
         () = interrupted() => Err(Problem::new(Code::Interrupted, "interrupted; the new number is kept").remedy("run the same command again to wait for it")),
     };
     session.close(seams).await;
     outcome
+}
+
+/// Kind and name of what is to be scaled.
+fn target(args: &Scale) -> Result<(&str, &str), Problem> {
+    args.target.split_once('/').filter(|(kind, name)| !kind.is_empty() && !name.is_empty()).ok_or_else(|| {
+        Problem::new(Code::BadFlag, format!("{} does not name what to scale", args.target))
+            .remedy("talosphere scale machinedeployment/NAME --replicas N")
+    })
 }
 
 /// What is to be scaled, if it can be scaled so.
@@ -131,14 +135,12 @@ fn listing(args: &Scale, resource: &Resource, object: &Value, inventory: &Invent
     Preview { summary, machines, how, warnings, ..Preview::default() }
 }
 
-async fn scale(
-    args: &Scale,
-    kind: &str,
-    name: &str,
-    timeout: std::time::Duration,
-    session: &mut Session,
-    seams: &Seams,
-) -> Result<(), Problem> {
+/// Stores the new number and waits.
+///
+/// # Errors
+/// As [`run`].
+pub async fn carry_out(args: &Scale, timeout: std::time::Duration, session: &mut Session, seams: &Seams) -> Result<(), Problem> {
+    let (kind, name) = target(args)?;
     let namespace = &args.namespace.namespace;
     let (resource, object) = look(args, kind, name, &session.api).await?;
     let path = resource.path(namespace, Some(name));

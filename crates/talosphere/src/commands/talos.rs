@@ -30,29 +30,45 @@ type Rows = Result<Vec<Vec<String>>, TalosError>;
 /// # Errors
 /// When the cluster has no nodes, or none of those asked for answers.
 pub async fn run(args: &Talos, directory: &StateDirectory, seams: &Seams) -> Result<(), Problem> {
-    let Some(cluster) = args.cluster.as_deref() else {
-        return Err(
-            Problem::new(Code::BadFlag, "the cluster is not named").remedy("name it with -c; `talosphere get clusters -A` lists them")
-        );
-    };
+    let cluster = cluster(args)?;
     let is_formless = matches!(args.command, TalosCommand::Dmesg | TalosCommand::Etcd { command: EtcdCommand::Snapshot(_) });
     if is_formless && args.output != Output::Table {
         return Err(Problem::new(Code::BadFlag, "messages and snapshots have one form only").remedy("leave out -o"));
     }
     let session = Session::reading(directory, "talos", seams).await?;
-    let found = async {
-        let namespace = namespace(&session.api, args, cluster).await?;
-        let text = credential(&session.api, &namespace, cluster, "talosconfig", "talosconfig").await?;
-        let machines = machines(&session.api, &namespace, cluster).await?;
-        if machines.is_empty() {
-            return Err(Problem::new(Code::NotFound, format!("Cluster {cluster} has no machines yet"))
-                .remedy(format!("`talosphere describe cluster {cluster} -n {namespace}` shows what is waited for")));
-        }
-        Ok::<_, Problem>((text, machines))
-    }
-    .await;
+    let found = nodes(args, cluster, &session.api).await;
     session.close(seams).await;
-    let (text, machines) = found?;
+    ask(args, cluster, found?, seams).await
+}
+
+/// Asks over an API that is at hand.
+///
+/// # Errors
+/// As [`run`].
+pub async fn over(args: &Talos, api: &Api, seams: &Seams) -> Result<(), Problem> {
+    let cluster = cluster(args)?;
+    ask(args, cluster, nodes(args, cluster, api).await?, seams).await
+}
+
+fn cluster(args: &Talos) -> Result<&str, Problem> {
+    args.cluster.as_deref().ok_or_else(|| {
+        Problem::new(Code::BadFlag, "the cluster is not named").remedy("name it with -c; `talosphere get clusters -A` lists them")
+    })
+}
+
+/// The talosconfig of a cluster, and its machines.
+async fn nodes(args: &Talos, cluster: &str, api: &Api) -> Result<(String, Vec<Machine>), Problem> {
+    let namespace = namespace(api, args, cluster).await?;
+    let text = credential(api, &namespace, cluster, "talosconfig", "talosconfig").await?;
+    let machines = machines(api, &namespace, cluster).await?;
+    if machines.is_empty() {
+        return Err(Problem::new(Code::NotFound, format!("Cluster {cluster} has no machines yet"))
+            .remedy(format!("`talosphere describe cluster {cluster} -n {namespace}` shows what is waited for")));
+    }
+    Ok((text, machines))
+}
+
+async fn ask(args: &Talos, cluster: &str, (text, machines): (String, Vec<Machine>), seams: &Seams) -> Result<(), Problem> {
     let config = ClientConfig::from_yaml(&text)
         .map_err(|error| Problem::new(Code::Internal, format!("the talosconfig of {cluster} cannot be used")).because(error.to_string()))?;
     let chosen = choose(args, cluster, machines)?;

@@ -13,6 +13,7 @@ use super::coverage::Coverage;
 use super::fault;
 use super::history::{History, Scenario};
 use super::player::{Outcome, play};
+use super::scenario;
 use super::shrink::shrink;
 use crate::problem::{Code, Problem};
 
@@ -32,6 +33,9 @@ pub struct Explore {
     /// Which kind of history is drawn.
     #[arg(long, value_enum, default_value_t)]
     scenario: Scenario,
+    /// Plays a scenario file and prints its transcript; see `docs/transcripts/scenarios`.
+    #[arg(long, value_name = "FILE")]
+    play: Option<std::path::PathBuf>,
     /// Only these faults, separated by commas; `none` for none.
     #[arg(long, value_delimiter = ',')]
     faults: Vec<String>,
@@ -90,6 +94,11 @@ pub fn main() -> ExitCode {
 }
 
 fn explore(arguments: &Explore) -> Result<bool, Problem> {
+    if let Some(file) = &arguments.play {
+        let played = scenario::play_file(file)?;
+        say(played.transcript.trim_end());
+        return Ok(played.failures.is_empty());
+    }
     if let Some(unknown) = arguments.faults.iter().find(|name| *name != "none" && !fault::NAMES.contains(&name.as_str())) {
         return Err(Problem::new(Code::BadFlag, format!("--faults {unknown}: there is no such fault"))
             .remedy(format!("name some of {}, or none", fault::NAMES.join(", "))));

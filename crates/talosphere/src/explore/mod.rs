@@ -16,6 +16,7 @@ mod line;
 mod player;
 mod pulse;
 mod requests;
+pub mod scenario;
 mod shrink;
 mod sources;
 mod watch;

@@ -88,7 +88,7 @@ pub(super) struct Player {
 }
 
 impl Player {
-    fn new(world: World, is_careful: bool) -> Self {
+    pub(super) fn new(world: World, is_careful: bool) -> Self {
         let calls = Calls::new(world.seams.random.child("faults"));
         let judge = calls.clone();
         world.simulator.hooks().on(move |call| judge.judge(call));
@@ -231,7 +231,7 @@ impl Player {
         }
     }
 
-    fn end(&mut self, end: &End) {
+    pub(super) fn end(&mut self, end: &End) {
         match end {
             End::SecondOwner => self.world.part(),
             End::Rejoin(host) => self.world.simulator.vm_network().rejoin(host),
@@ -340,7 +340,7 @@ impl Player {
         }
     }
 
-    fn objects(&self) -> Objects {
+    pub(super) fn objects(&self) -> Objects {
         let mut objects = Objects::default();
         for kind in tree::remaining_kinds() {
             for object in self.world.server.snapshot_of(&kind.group, &kind.plural) {
@@ -351,7 +351,7 @@ impl Player {
     }
 
     /// What is still there of the cluster: objects and VMs.
-    fn left(&self) -> Vec<String> {
+    pub(super) fn left(&self) -> Vec<String> {
         let objects = self.objects();
         let mut left = Vec::new();
         for kind in tree::remaining_kinds() {

@@ -41,6 +41,8 @@ pub struct Setup {
     pub speed: f64,
     /// `NAME=VALUE`.
     pub set: Vec<String>,
+    /// Further VM templates in vCenter, as `simulate --template` names them.
+    pub templates: Vec<String>,
     pub defects: Defects,
     /// The user's own files instead of the examples.
     pub material: Option<fn() -> Material>,
@@ -54,7 +56,7 @@ impl Setup {
     /// The examples with these numbers of machines.
     pub fn new(seed: u64, control_planes: u32, workers: u32) -> Self {
         let set = vec![format!("CONTROL_PLANE_MACHINE_COUNT={control_planes}"), format!("WORKER_MACHINE_COUNT={workers}")];
-        Self { seed, speed: 1.0, set, defects: Defects::none(), material: None, edit: None, is_checked: true }
+        Self { seed, speed: 1.0, set, templates: Vec::new(), defects: Defects::none(), material: None, edit: None, is_checked: true }
     }
 }
 
@@ -127,7 +129,7 @@ impl World {
         if let Some(edit) = setup.edit {
             edit(&mut material);
         }
-        let simulator = simulate::start(material.site()?, setup.speed, material.neighbours.clone(), &seams).await?;
+        let simulator = simulate::start(material.site_with(&setup.templates)?, setup.speed, material.neighbours.clone(), &seams).await?;
         seams.dialer = simulator.network();
         if setup.is_checked {
             watch.begin(seams.clock.clone(), &seams.log, &simulator, &material);

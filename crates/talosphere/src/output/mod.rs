@@ -38,6 +38,20 @@ pub struct Printer {
 enum Sink {
     Standard,
     Nowhere,
+    Kept(Arc<Keeper>),
+}
+
+type Keeper = dyn Fn(Spoken, &str) + Send + Sync;
+
+/// In what way something was said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spoken {
+    /// Data, or text for people without a time in front.
+    Plain,
+    /// A line for people, with its time in front.
+    Line,
+    /// The same, of a change that is followed.
+    Change,
 }
 
 impl fmt::Debug for Printer {
@@ -66,6 +80,12 @@ impl Printer {
         Self { clock, live: None, tap: Some(Arc::new(tap)), sink: Sink::Nowhere, is_coloured: false }
     }
 
+    /// The same, but what a user would see on a terminal that is no terminal goes to `keep`.
+    #[must_use]
+    pub fn kept(&self, keep: impl Fn(Spoken, &str) + Send + Sync + 'static) -> Self {
+        Self { live: None, sink: Sink::Kept(Arc::new(keep)), ..self.clone() }
+    }
+
     /// Whether a question can be asked.
     pub fn is_interactive(&self) -> bool {
         matches!(self.sink, Sink::Standard) && io::stdin().is_terminal() && io::stderr().is_terminal()
@@ -77,9 +97,18 @@ impl Printer {
         }
     }
 
+    fn keep(&self, spoken: Spoken, text: &str) {
+        let Sink::Kept(keep) = &self.sink else { return };
+        match spoken {
+            Spoken::Plain => keep(spoken, text.strip_suffix('\n').unwrap_or(text)),
+            Spoken::Line | Spoken::Change => keep(spoken, &format!("{} {text}", self.clock.now().strftime("%H:%M:%S"))),
+        }
+    }
+
     /// Data, as it is.
     pub fn data(&self, text: &str) {
         self.show(text);
+        self.keep(Spoken::Plain, text);
         if matches!(self.sink, Sink::Standard) {
             let mut out = io::stdout().lock();
             // A reader that went away (`| head`) is no failure of ours.
@@ -100,13 +129,17 @@ impl Printer {
 
     /// A line for people: what happened just now.
     pub fn line(&self, text: impl fmt::Display) {
-        let text = text.to_string();
-        self.show(&text);
+        self.say(Spoken::Line, &text.to_string());
+    }
+
+    fn say(&self, spoken: Spoken, text: &str) {
+        self.show(text);
+        self.keep(spoken, text);
         if !matches!(self.sink, Sink::Standard) {
             return;
         }
         match &self.live {
-            Some(live) => live.lock().unwrap_or_else(PoisonError::into_inner).line(&text),
+            Some(live) => live.lock().unwrap_or_else(PoisonError::into_inner).line(text),
             None => {
                 let _ = writeln!(io::stderr().lock(), "{} {text}", self.clock.now().strftime("%H:%M:%S"));
             }
@@ -117,6 +150,7 @@ impl Printer {
     pub fn note(&self, text: impl fmt::Display) {
         let text = text.to_string();
         self.show(&text);
+        self.keep(Spoken::Plain, &text);
         if !matches!(self.sink, Sink::Standard) {
             return;
         }
@@ -141,7 +175,7 @@ impl Printer {
         }
         match &self.live {
             Some(live) if matches!(self.sink, Sink::Standard) => live.lock().unwrap_or_else(PoisonError::into_inner).tree(tree),
-            _ => changes.iter().for_each(|change| self.line(change)),
+            _ => changes.iter().for_each(|change| self.say(Spoken::Change, change)),
         }
     }
 
