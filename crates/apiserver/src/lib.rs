@@ -53,7 +53,7 @@ mod write;
 
 pub use builtin::Builtins;
 pub use definition::{CrdSet, DefinitionError};
-pub use journal::{Frozen, Journal, JournalError, MemoryJournal, RedbJournal, is_guarded};
+pub use journal::{Contents, Frozen, Journal, JournalError, MemoryJournal, RedbJournal, is_guarded};
 pub use options::{KUBERNETES_VERSION, OpenError, Options, User};
 pub use response::Body;
 pub use server::{Acknowledged, ApiServer};

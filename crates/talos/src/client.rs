@@ -28,6 +28,10 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 pub const WORK_TIMEOUT: Duration = Duration::from_secs(30);
 /// A node leaves etcd by trying for up to five minutes; a client that gives up earlier leaves a half-removed member.
 pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(6 * 60);
+/// A snapshot may be large, and the way long.
+pub const TRANSFER_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// etcd's database as it lies on a node's disk.
+pub const ETCD_DATABASE: &str = "/var/lib/etcd/member/snap/db";
 /// The directory that etcd makes when a node begins or joins a cluster. Leaving takes it away.
 pub const ETCD_DATA: &str = "/var/lib/etcd/member";
 
@@ -120,6 +124,9 @@ pub struct LogQuery {
 /// Bytes as they come.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Vec<u8>, TalosError>> + Send>>;
 
+/// Bytes to be sent, in pieces.
+pub type Pieces = Pin<Box<dyn Stream<Item = Vec<u8>> + Send>>;
+
 /// The machine API of one node.
 #[async_trait]
 pub trait TalosApi: fmt::Debug + Send + Sync {
@@ -128,6 +135,11 @@ pub trait TalosApi: fmt::Debug + Send + Sync {
     /// Starts a new etcd cluster on this node. At most one node of a cluster may ever be asked: the node itself only knows whether its
     /// own disk is empty. An error does not mean that nothing happened.
     async fn bootstrap(&self) -> Result<(), TalosError>;
+    /// As [`TalosApi::bootstrap`], with the content of a snapshot that was sent with [`TalosApi::etcd_recover`]. One that was copied off a
+    /// disk has no digest behind it, which is then not looked for.
+    async fn bootstrap_recovering(&self, skips_digest: bool) -> Result<(), TalosError>;
+    /// The members as this node knows them, whether there is a quorum or not.
+    async fn etcd_members_local(&self) -> Result<Vec<EtcdMember>, TalosError>;
     async fn etcd_members(&self) -> Result<Vec<EtcdMember>, TalosError>;
     async fn etcd_status(&self) -> Result<EtcdStatus, TalosError>;
     /// Whether a member's data lies on this node's disk: the same question that the node asks itself before it lets etcd begin.
@@ -140,6 +152,10 @@ pub trait TalosApi: fmt::Debug + Send + Sync {
     async fn etcd_leave(&self) -> Result<(), TalosError>;
     /// A copy of etcd's database as this member has it, followed by its SHA-256. It may break off halfway.
     async fn etcd_snapshot(&self) -> Result<ByteStream, TalosError>;
+    /// Sends a snapshot to recover from. Nothing happens with it before [`TalosApi::bootstrap_recovering`].
+    async fn etcd_recover(&self, pieces: Pieces) -> Result<(), TalosError>;
+    /// A file of the node, as it is.
+    async fn read(&self, path: &str) -> Result<ByteStream, TalosError>;
     async fn kubeconfig(&self) -> Result<String, TalosError>;
     async fn dmesg(&self, follow: bool, tail: bool) -> Result<ByteStream, TalosError>;
     async fn logs(&self, query: &LogQuery) -> Result<ByteStream, TalosError>;

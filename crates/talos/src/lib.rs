@@ -8,6 +8,7 @@ pub mod client;
 pub mod clientconfig;
 pub mod config;
 pub mod contract;
+pub mod database;
 pub mod kubeconfig;
 pub mod patch;
 pub mod secrets;

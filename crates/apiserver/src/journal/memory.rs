@@ -54,6 +54,22 @@ impl MemoryJournal {
         Self::default()
     }
 
+    /// A journal that holds `contents`, as after a restore from a copy.
+    pub fn holding(contents: Contents) -> Self {
+        let shared = Shared {
+            cluster_id: contents.cluster_id,
+            folded: contents.values.into_iter().collect(),
+            folded_revision: contents.revision,
+            ..Shared::default()
+        };
+        Self { shared: Arc::new(Mutex::new(shared)), holder: 0 }
+    }
+
+    /// A copy of what it holds, whoever may append.
+    pub fn contents(&self) -> Contents {
+        self.lock().contents()
+    }
+
     /// Lets the append with this number (from 1, counted over the journal's life) go wrong. All later ones of the same holder fail as well.
     pub fn fail_at(&self, append: u64, fault: Fault) {
         self.lock().faults.insert(append, fault);
@@ -77,6 +93,19 @@ impl MemoryJournal {
 }
 
 impl Shared {
+    fn contents(&self) -> Contents {
+        let mut values = self.folded.clone();
+        let mut revision = self.folded_revision;
+        for record in self.tail.iter().take_while(|batch| batch.is_whole).flat_map(|batch| &batch.records) {
+            revision = revision.max(record.revision);
+            match &record.value {
+                Some(value) => values.insert(record.key.clone(), value.clone()),
+                None => values.remove(&record.key),
+            };
+        }
+        Contents { cluster_id: self.cluster_id.clone(), revision, values: values.into_iter().collect() }
+    }
+
     fn push(&mut self, batch: Batch) {
         self.tail.push_back(batch);
         while self.tail.len() > TAIL {
@@ -111,17 +140,7 @@ impl Journal for MemoryJournal {
             shared.holder
         };
         self.holder = holder;
-        let shared = self.lock();
-        let mut values = shared.folded.clone();
-        let mut revision = shared.folded_revision;
-        for record in shared.tail.iter().flat_map(|batch| &batch.records) {
-            revision = revision.max(record.revision);
-            match &record.value {
-                Some(value) => values.insert(record.key.clone(), value.clone()),
-                None => values.remove(&record.key),
-            };
-        }
-        Ok(Contents { cluster_id: shared.cluster_id.clone(), revision, values: values.into_iter().collect() })
+        Ok(self.contents())
     }
 
     fn name(&mut self, cluster_id: &str) -> Result<(), JournalError> {

@@ -22,8 +22,8 @@ use runtime::random::Random;
 use runtime::reconcile::{ObjectKey, Stores};
 use serde_json::{Value, json};
 use talos::client::{
-    ApplyMode, ByteStream, ClientIdentity, EtcdMember, EtcdStatus, LogQuery, MemberId, ResetOptions, Service, TalosApi, TalosDialer,
-    TalosError, Version,
+    ApplyMode, ByteStream, ClientIdentity, EtcdMember, EtcdStatus, LogQuery, MemberId, Pieces, ResetOptions, Service, TalosApi,
+    TalosDialer, TalosError, Version,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -280,6 +280,22 @@ impl TalosApi for NodeApi {
             Ok(())
         })
         .await
+    }
+
+    async fn bootstrap_recovering(&self, _: bool) -> Result<(), TalosError> {
+        Err(self.not_ready("Bootstrap"))
+    }
+
+    async fn etcd_members_local(&self) -> Result<Vec<EtcdMember>, TalosError> {
+        self.etcd_members().await
+    }
+
+    async fn etcd_recover(&self, _: Pieces) -> Result<(), TalosError> {
+        Err(self.not_ready("EtcdRecover"))
+    }
+
+    async fn read(&self, _: &str) -> Result<ByteStream, TalosError> {
+        Err(self.not_ready("Read"))
     }
 
     async fn etcd_snapshot(&self) -> Result<ByteStream, TalosError> {

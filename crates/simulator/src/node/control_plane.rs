@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::Nodes;
 use super::boot::running;
 use super::configuration::Configuration;
+use super::database::{self, Refusal};
 use super::etcd::{EtcdCluster, EtcdClusterId, EtcdError, Member, MemberId};
 use super::service::ServiceState;
 use super::state::{BootstrapCall, realm_of};
@@ -25,15 +26,16 @@ pub(super) async fn run(nodes: &Nodes, id: &VmId, configuration: &Arc<Configurat
     }
     service(nodes, id, ServiceState::Preparing, "Running pre state");
     if configuration.bootstraps_itself && nodes.state().etcd.values().all(|cluster| cluster.realm != realm) {
-        let _ = bootstrap(nodes, id);
+        let _ = bootstrap(nodes, id, Beginning::New);
     }
     let Some((cluster, member)) = data(nodes, id, configuration, &realm).await else { return };
     service(nodes, id, ServiceState::Starting, "Starting etcd");
     nodes.pause(nodes.options().latency.etcd).await;
     {
         let mut state = nodes.state();
-        let Some(cluster) = state.etcd.get_mut(&cluster) else { return };
-        cluster.start(member);
+        let Some(members) = state.etcd.get_mut(&cluster) else { return };
+        members.start(member);
+        state.catch_up(cluster);
     }
     running(nodes, id, "etcd", "Health check successful");
     nodes.event(Some(&realm), &format!("{id}: etcd member {member} runs"));
@@ -142,11 +144,25 @@ pub(super) enum BootstrapRefusal {
     NoAuthority,
     /// There is data already.
     NotEmpty,
+    /// Nobody has sent a snapshot to recover from.
+    NoSnapshot,
+    /// The snapshot is not restored.
+    Snapshot(Refusal),
+}
+
+/// What a new etcd cluster begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beginning {
+    New,
+    /// The snapshot that was sent; whether its digest need not be there.
+    Snapshot {
+        skips_digest: bool,
+    },
 }
 
 /// Makes a new etcd cluster of this machine. The only guard is the machine's own data directory, as on a real node: called on two machines
 /// it makes two clusters.
-pub(super) fn bootstrap(nodes: &Nodes, id: &VmId) -> Result<EtcdClusterId, BootstrapRefusal> {
+pub(super) fn bootstrap(nodes: &Nodes, id: &VmId, beginning: Beginning) -> Result<EtcdClusterId, BootstrapRefusal> {
     let now = nodes.options().clock.now();
     let (realm, result) = {
         let mut state = nodes.state();
@@ -166,9 +182,19 @@ pub(super) fn bootstrap(nodes: &Nodes, id: &VmId) -> Result<EtcdClusterId, Boots
         } else {
             None
         };
-        let result = match (refusal, authority) {
+        let upload = state.disks.get(&disk).and_then(|disk| disk.upload.clone());
+        let contents = match (refusal, beginning) {
             (Some(refusal), _) => Err(refusal),
-            (None, authority) => {
+            (None, Beginning::New) => Ok(None),
+            (None, Beginning::Snapshot { skips_digest }) => {
+                let upload = upload.ok_or(BootstrapRefusal::NoSnapshot);
+                upload.and_then(|file| database::restore(&file, skips_digest).map(Some).map_err(BootstrapRefusal::Snapshot))
+            }
+        };
+        let recovered = contents.as_ref().ok().and_then(|contents| contents.as_ref()).map(|contents| contents.revision);
+        let result = match contents {
+            Err(refusal) => Err(refusal),
+            Ok(contents) => {
                 let (name, address) = (machine.hostname.clone(), machine.primary().map(|address| address.to_string()).unwrap_or_default());
                 let cluster_id = EtcdClusterId(fresh_id(nodes, &format!("cluster {disk} {}", state.bootstraps.len())));
                 let member = MemberId(fresh_id(nodes, &format!("member {disk} {}", state.bootstraps.len())));
@@ -178,10 +204,20 @@ pub(super) fn bootstrap(nodes: &Nodes, id: &VmId) -> Result<EtcdClusterId, Boots
                 state.etcd.insert(cluster_id, cluster);
                 state.etcd_authority.insert(cluster_id, authority.map(|ca| ca.certificate).unwrap_or_default());
                 state.disk(&disk).etcd = Some((cluster_id, member));
+                if let Some(contents) = contents {
+                    state.disk(&disk).upload = None;
+                    state.restored.insert(cluster_id, contents);
+                    // Whoever was in the API that was lost reports anew to the one that comes.
+                    state
+                        .machines
+                        .values_mut()
+                        .filter(|machine| machine.realm.as_deref() == Some(&realm))
+                        .for_each(|machine| machine.is_registered = false);
+                }
                 Ok(cluster_id)
             }
         };
-        state.bootstraps.push(BootstrapCall { at: now, realm: realm.clone(), vm: id.clone(), disk, made: result.ok() });
+        state.bootstraps.push(BootstrapCall { at: now, realm: realm.clone(), vm: id.clone(), disk, made: result.ok(), recovered });
         (realm, result)
     };
     nodes.event(Some(&realm), &format!("{id}: bootstrap {}", if result.is_ok() { "accepted" } else { "refused" }));

@@ -19,6 +19,7 @@ mod boot;
 pub(crate) mod certificates;
 pub mod configuration;
 mod control_plane;
+mod database;
 pub mod etcd;
 mod guestinfo;
 pub mod latency;
@@ -164,6 +165,7 @@ impl Nodes {
         let realm = {
             let mut state = self.state();
             let data = state.etcd_data(id);
+            state.freeze(id);
             let Some(machine) = state.machines.get_mut(id) else { return };
             machine.stop.cancel();
             machine.vip = None;
@@ -217,11 +219,12 @@ impl Nodes {
     }
 
     /// An etcd cluster whose data is on no disk any more is gone, and its Kubernetes with it.
-    fn forget_lost_clusters(&self) {
+    pub(crate) fn forget_lost_clusters(&self) {
         let mut state = self.state();
         let kept: std::collections::BTreeSet<_> = state.disks.values().filter_map(|disk| disk.etcd).map(|(cluster, _)| cluster).collect();
         state.etcd.retain(|id, _| kept.contains(id));
         state.etcd_authority.retain(|id, _| kept.contains(id));
+        state.restored.retain(|id, _| kept.contains(id));
         state.workloads.retain(|id, cell| {
             let is_kept = kept.contains(id);
             if let Some(workload) = cell.get().filter(|_| !is_kept) {

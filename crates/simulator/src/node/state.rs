@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use apiserver::Contents;
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::configuration::Configuration;
+use super::database::{self, Data};
 use super::etcd::{EtcdCluster, EtcdClusterId, MemberId};
 use super::links::{Dhcp, Link};
 use super::release::Release;
@@ -24,6 +26,10 @@ pub struct Disk {
     pub configuration: Option<Vec<u8>>,
     /// Which member's data lies in etcd's directory.
     pub etcd: Option<(EtcdClusterId, MemberId)>,
+    /// That data, since the member stopped and until it has caught up again; it is the cluster's own otherwise.
+    pub stale: Option<Arc<Data>>,
+    /// A snapshot that somebody sent to recover from.
+    pub upload: Option<Arc<Vec<u8>>>,
     /// Its boot loader was wiped.
     pub is_unbootable: bool,
 }
@@ -136,6 +142,8 @@ pub struct BootstrapCall {
     pub disk: String,
     /// The etcd cluster it made, when it was accepted.
     pub made: Option<EtcdClusterId>,
+    /// The revision that it went back to, when it was a recovery.
+    pub recovered: Option<u64>,
 }
 
 /// Everything.
@@ -150,6 +158,8 @@ pub(crate) struct State {
     /// The etcd authority's certificate of each cluster.
     pub etcd_authority: BTreeMap<EtcdClusterId, String>,
     pub bootstraps: Vec<BootstrapCall>,
+    /// What recovered clusters begin with.
+    pub restored: BTreeMap<EtcdClusterId, Contents>,
     pub workloads: BTreeMap<EtcdClusterId, Arc<tokio::sync::OnceCell<Arc<Workload>>>>,
     pub realms: BTreeMap<String, watch::Sender<u64>>,
     pub dhcp: Dhcp,
@@ -169,6 +179,59 @@ impl State {
     pub fn etcd_data(&self, id: &VmId) -> Option<(EtcdClusterId, MemberId)> {
         let machine = self.machines.get(id)?;
         self.disks.get(&machine.vm.fresh_disk_id)?.etcd
+    }
+
+    /// The data of the member on the disk of `id`, as its machine would read it.
+    pub fn data(&self, id: &VmId) -> Option<Arc<Data>> {
+        let machine = self.machines.get(id)?;
+        let disk = self.disks.get(&machine.vm.fresh_disk_id)?;
+        let (cluster_id, _) = disk.etcd?;
+        if let Some(stale) = &disk.stale {
+            return Some(Arc::clone(stale));
+        }
+        let cluster = self.etcd.get(&cluster_id)?;
+        let workload = self.workloads.get(&cluster_id).and_then(|cell| cell.get());
+        let contents = match workload {
+            Some(workload) => workload.journal.contents(),
+            // Its API server has not begun yet.
+            None => self.restored.get(&cluster_id).cloned().unwrap_or_default(),
+        };
+        Some(Arc::new(Data {
+            index: cluster.index + contents.revision,
+            term: cluster.term,
+            members: cluster.members().map(database::described).collect(),
+            authority: machine.configuration.as_deref()?.cluster.kubernetes_ca.certificate.clone(),
+            contents,
+        }))
+    }
+
+    /// The last entry that the member on the disk of `id` has applied.
+    pub fn applied(&self, id: &VmId) -> Option<u64> {
+        let machine = self.machines.get(id)?;
+        let disk = self.disks.get(&machine.vm.fresh_disk_id)?;
+        let (cluster_id, _) = disk.etcd?;
+        if let Some(stale) = &disk.stale {
+            return Some(stale.index);
+        }
+        let revision = self.workloads.get(&cluster_id).and_then(|cell| cell.get()).map(|workload| workload.api.revision());
+        let revision = revision.or_else(|| self.restored.get(&cluster_id).map(|contents| contents.revision));
+        Some(self.etcd.get(&cluster_id)?.index + revision.unwrap_or(0))
+    }
+
+    /// The member of `id` stops: what it has stays as it is, whatever the others go on to write.
+    pub fn freeze(&mut self, id: &VmId) {
+        let Some(data) = self.data(id) else { return };
+        let Some(disk) = self.machines.get(id).map(|machine| machine.vm.fresh_disk_id.clone()) else { return };
+        self.disk(&disk).stale = Some(data);
+    }
+
+    /// Members that run have what their cluster has, as soon as it has a quorum.
+    pub fn catch_up(&mut self, cluster: EtcdClusterId) {
+        let Some(cluster) = self.etcd.get(&cluster).filter(|cluster| cluster.has_quorum()) else { return };
+        let running = cluster.members().filter(|member| cluster.is_running(member.id)).map(|member| member.disk.clone());
+        for disk in running.collect::<Vec<_>>() {
+            self.disk(&disk).stale = None;
+        }
     }
 
     /// Configured machines of a realm, by VM.

@@ -255,5 +255,5 @@ impl World {
 
 /// Bootstraps etcd on a machine without a client of its API. Whether it was accepted.
 pub(crate) fn bootstrap(nodes: &Nodes, id: &VmId) -> bool {
-    super::control_plane::bootstrap(nodes, id).is_ok()
+    super::control_plane::bootstrap(nodes, id, super::control_plane::Beginning::New).is_ok()
 }

@@ -425,3 +425,76 @@ async fn tools_in_the_template_report_at_once() {
     world.nodes.powered_off(&id);
     assert!(world.bench.reports.lock().unwrap().is_empty());
 }
+
+/// All that a stream of bytes has.
+async fn whole(mut stream: tonic::Streaming<talos_proto::common::Data>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while let Some(piece) = stream.next().await {
+        bytes.extend(piece.unwrap().bytes);
+    }
+    bytes
+}
+
+#[tokio::test(start_paused = true)]
+async fn etcd_is_recovered_from_what_a_survivor_has() {
+    let world = World::new();
+    let bundle = Bundle::new(1, &world.clock).await;
+    bootstrapped(&world, &bundle, 3).await;
+    let kubernetes = || world.nodes.workload_apis().remove(0);
+    world.until("the API server", async || world.nodes.truth().machines.iter().all(|machine| machine.serves_api)).await;
+    let index = async |address: &str| {
+        let mut client = world.talos(address, bundle.talos_client(ADMIN));
+        client.etcd_status(()).await.unwrap().into_inner().messages.remove(0).member_status.unwrap().raft_applied_index
+    };
+    world.nodes.powered_off(&VmId("vm-3".into()));
+    let behind = index("10.0.0.1").await;
+    let revision = kubernetes().revision();
+    world.until("more to be written", async || kubernetes().revision() > revision).await;
+    world.nodes.powered_off(&VmId("vm-2".into()));
+    let mut client = world.talos("10.0.0.1", bundle.talos_client(ADMIN));
+    // Neither a snapshot nor the file needs a quorum.
+    let snapshot = whole(client.etcd_snapshot(wire::EtcdSnapshotRequest::default()).await.unwrap().into_inner()).await;
+    let path = "/var/lib/etcd/member/snap/db".to_owned();
+    let file = whole(client.read(wire::ReadRequest { path }).await.unwrap().into_inner()).await;
+    assert_eq!(snapshot[..snapshot.len() - 32], file);
+    let revision = kubernetes().revision();
+    assert!(index("10.0.0.1").await > behind);
+    // One that was away does not know what was written meanwhile, until there is a majority again.
+    world.nodes.powered_off(&VmId("vm-1".into()));
+    world.power_on(3);
+    let mut third = world.talos("10.0.0.3", bundle.talos_client(ADMIN));
+    world.until("the third", async || third.etcd_status(()).await.is_ok()).await;
+    assert_eq!(index("10.0.0.3").await, behind);
+    world.nodes.destroyed(&VmId("vm-2".into()));
+    world.nodes.powered_off(&VmId("vm-3".into()));
+    world.nodes.destroyed(&VmId("vm-3".into()));
+    // The survivor is wiped, and begins anew with what was taken of it.
+    world.power_on(1);
+    world.until("the first", async || client.etcd_status(()).await.is_ok()).await;
+    let recover = wire::BootstrapRequest { recover_etcd: true, recover_skip_hash_check: false };
+    assert_eq!(client.bootstrap(recover).await.unwrap_err().code(), Code::AlreadyExists);
+    let ephemeral = wire::ResetPartitionSpec { label: "EPHEMERAL".into(), wipe: true };
+    let reset = wire::ResetRequest { reboot: true, system_partitions_to_wipe: vec![ephemeral], ..Default::default() };
+    client.reset(reset).await.unwrap();
+    let list = || wire::ListRequest { root: "/var/lib/etcd/member".into(), ..wire::ListRequest::default() };
+    let is_empty = async || {
+        world.talos("10.0.0.1", bundle.talos_client(ADMIN)).list(list()).await.is_err_and(|error| error.message().contains("no such file"))
+    };
+    world.until("an empty disk", is_empty).await;
+    assert!(world.nodes.truth().etcd.is_empty(), "nobody has its data any more");
+    assert_eq!(client.bootstrap(recover).await.unwrap_err().code(), Code::FailedPrecondition, "nothing was sent");
+    let send = |bytes: Vec<u8>| {
+        let pieces: Vec<_> = bytes.chunks(1000).map(|piece| talos_proto::common::Data { metadata: None, bytes: piece.to_vec() }).collect();
+        futures::stream::iter(pieces)
+    };
+    client.etcd_recover(send(file)).await.unwrap();
+    assert_eq!(client.bootstrap(recover).await.unwrap_err().code(), Code::InvalidArgument, "it has no digest");
+    client.etcd_recover(send(snapshot)).await.unwrap();
+    client.bootstrap(recover).await.unwrap();
+    world.until("one member", async || members(&world, &bundle, "10.0.0.1").await.len() == 1).await;
+    world.until("the API server", async || world.nodes.truth().machines.iter().any(|machine| machine.serves_api)).await;
+    assert!(kubernetes().revision() >= revision);
+    let nodes = kubernetes().snapshot_of("", "nodes");
+    assert_eq!(nodes.len(), 3, "what was stored is there again");
+    assert_eq!(world.nodes.truth().bootstraps.last().unwrap().recovered, Some(revision));
+}

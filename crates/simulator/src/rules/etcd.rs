@@ -17,9 +17,13 @@ impl Memory {
     pub fn check(&mut self, truth: &NodesTruth) -> Vec<Violation> {
         let mut found = Vec::new();
         for call in truth.bootstraps.iter().skip(self.looked_at) {
-            // Another machine may be chosen only once the first one's disk is gone for good.
-            let earlier =
-                self.calls.iter().filter(|other| other.realm == call.realm && other.disk != call.disk && truth.disks.contains(&other.disk));
+            // Another machine may be chosen only once the first one's disk is gone for good. A recovery may be anywhere, but nobody may
+            // still hold data of the cluster that it takes the place of: that would be a second one, which is looked for below.
+            let is_first = call.recovered.is_none();
+            let earlier = self
+                .calls
+                .iter()
+                .filter(|other| is_first && other.realm == call.realm && other.disk != call.disk && truth.disks.contains(&other.disk));
             for other in earlier {
                 let evidence = format!("{} at {}, {} at {}", other.vm, other.at, call.vm, call.at);
                 found.push(violation(1, "bootstrap was sent to two machines of one cluster", evidence));

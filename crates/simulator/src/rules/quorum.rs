@@ -15,6 +15,8 @@ use crate::hypervisor::{VmId, VmTruth};
 use crate::node::etcd::{EtcdCluster, EtcdClusterId, MemberId};
 
 const CLUSTER: &str = "guestinfo.talosphere.cluster";
+/// What stands on a TalosControlPlane while its etcd is recovered.
+const RECOVERY: &str = "talosphere.dev/etcd-recovery";
 
 /// A machine that has run.
 #[derive(Clone, Debug)]
@@ -47,6 +49,16 @@ fn is_going(objects: &Objects, uid: &str) -> bool {
     let plane = planes.find(|(other, _)| other.namespace == key.namespace && other.name == name).map(|(_, plane)| plane);
     let is_gone = |object: Option<&Value>| object.is_none_or(is_deleting);
     is_deleting(cluster) || is_gone(plane)
+}
+
+/// Whether a recovery of etcd is recorded on the control plane of the cluster of this uid: a person has given up members that are lost.
+fn is_recovering(objects: &Objects, uid: &str) -> bool {
+    let mut clusters = objects.list("cluster.x-k8s.io", "clusters");
+    let Some((key, cluster)) = clusters.find(|(_, cluster)| text(cluster, "/metadata/uid") == uid) else { return false };
+    let name = text(cluster, "/spec/controlPlaneRef/name");
+    let mut planes = objects.list("controlplane.cluster.x-k8s.io", "taloscontrolplanes");
+    let plane = planes.find(|(other, _)| other.namespace == key.namespace && other.name == name).map(|(_, plane)| plane);
+    plane.and_then(|plane| plane.pointer("/metadata/annotations")?.get(RECOVERY)).is_some()
 }
 
 impl Memory {
@@ -87,7 +99,9 @@ impl Memory {
                     let member = cluster.members().find(|member| member.disk == known.disk)?;
                     Some((cluster, member))
                 });
-                if let Some((cluster, member)) = member.filter(|_| !is_going(objects, &known.cluster)) {
+                // What has lost its quorum already has none to lose.
+                let is_given_up = |cluster: &EtcdCluster| !cluster.has_quorum() && is_recovering(objects, &known.cluster);
+                if let Some((cluster, member)) = member.filter(|(cluster, _)| !is_going(objects, &known.cluster) && !is_given_up(cluster)) {
                     let how = if vm.is_none() { "was destroyed" } else { "was switched off" };
                     let evidence = format!("{} ({id}): member {} of {} voters", known.name, member.id, cluster.voters());
                     found.push(violation(2, format!("a machine {how} whose member has not left etcd"), evidence));

@@ -97,6 +97,7 @@ fn rules(violations: &[Violation]) -> BTreeSet<u8> {
 
 fn call(vm: u32, made: Option<u64>) -> BootstrapCall {
     BootstrapCall {
+        recovered: None,
         at: Timestamp::UNIX_EPOCH,
         realm: "r".into(),
         vm: VmId(format!("vm-{vm}")),
@@ -124,6 +125,21 @@ async fn rule_1_one_etcd_per_cluster() {
     assert!(checker.check(&truth).is_empty(), "each violation once");
     truth.nodes.etcd.push(etcd(8));
     assert_eq!(checker.check(&truth)[0].what, "one cluster's machines form more than one etcd cluster");
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_1_takes_a_recovery_for_no_second_etcd_unless_somebody_still_has_the_first() {
+    let mut truth = truth();
+    let checker = checker(&truth);
+    truth.nodes.disks = vec!["disk-1".into(), "disk-2".into()];
+    truth.nodes.bootstraps = vec![call(1, Some(7))];
+    truth.nodes.etcd = vec![etcd(7)];
+    assert!(checker.check(&truth).is_empty());
+    truth.nodes.bootstraps.push(BootstrapCall { recovered: Some(12), ..call(2, Some(8)) });
+    truth.nodes.etcd = vec![etcd(8)];
+    assert!(checker.check(&truth).is_empty(), "the first one's data is on no disk");
+    truth.nodes.etcd = vec![etcd(7), etcd(8)];
+    assert_eq!(rules(&checker.check(&truth)), BTreeSet::from([1]));
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use apimachinery::meta;
 pub(crate) use apimachinery::meta::text_at as text;
-use apiserver::Acknowledged;
+use apiserver::{Acknowledged, ApiServer};
 use serde_json::Value;
 
 /// The kinds somebody in the cluster acts on, by plural name and group.
@@ -42,10 +42,14 @@ impl Cache {
         true
     }
 
-    /// Puts an object in that was there before anybody listened.
-    pub(crate) fn insert(&mut self, plural: &'static str, object: Value) {
-        let key = (namespace(&object).to_owned(), name(&object).to_owned());
-        self.0.entry(plural).or_default().insert(key, Arc::new(object));
+    /// Puts in what was there before anybody listened.
+    pub(crate) fn fill(&mut self, api: &ApiServer) {
+        for (plural, group) in WATCHED {
+            for object in api.snapshot_of(group, plural) {
+                let key = (namespace(&object).to_owned(), name(&object).to_owned());
+                self.0.entry(plural).or_default().insert(key, Arc::new(object));
+            }
+        }
     }
 
     pub(crate) fn get(&self, plural: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {

@@ -45,6 +45,8 @@ pub(crate) struct Workload {
     pub cluster: EtcdClusterId,
     pub realm: String,
     pub api: ApiServer,
+    /// Where its data lies: etcd's own database, as it were.
+    pub journal: MemoryJournal,
     cache: Mutex<Cache>,
     changed: watch::Sender<u64>,
     /// Whether the manifests of the first start were applied.
@@ -62,7 +64,11 @@ impl Workload {
     async fn open(nodes: &Nodes, cluster: EtcdClusterId, configuration: &Configuration) -> Result<Arc<Self>, String> {
         let options = nodes.options();
         let random = options.random.child(&format!("workload {cluster}"));
-        let mut server = Options::new(options.clock.clone(), random, Box::new(MemoryJournal::default()));
+        let journal = match nodes.state().restored.get(&cluster) {
+            Some(contents) => MemoryJournal::holding(contents.clone()),
+            None => MemoryJournal::default(),
+        };
+        let mut server = Options::new(options.clock.clone(), random, Box::new(journal.clone()));
         server.builtins = Builtins::Workload;
         server.version.clone_from(&configuration.kubernetes_version);
         if configuration.talos_access.is_some() {
@@ -73,14 +79,14 @@ impl Workload {
             cluster,
             realm: realm_of(configuration),
             api,
+            journal,
             cache: Mutex::default(),
             changed: watch::channel(0).0,
             has_manifests: tokio::sync::Mutex::new(false),
             ended: CancellationToken::new(),
         });
-        for namespace in workload.api.snapshot_of("", "namespaces") {
-            workload.cache().insert("namespaces", namespace);
-        }
+        // Namespaces that every cluster has; everything, in one that was recovered.
+        workload.cache().fill(&workload.api);
         let weak = Arc::downgrade(&workload);
         workload.api.on_acknowledged(move |write| {
             let Some(workload) = weak.upgrade() else { return };

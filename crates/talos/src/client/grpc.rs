@@ -8,7 +8,9 @@
 //! is: a node without configuration, or one of another cluster.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,7 +28,7 @@ use super::connection::{Client, Connection, Ended, Once, Pool};
 use super::error::{innermost, tls_error};
 use super::{
     ApplyMode, ByteStream, CALL_TIMEOUT, ClientIdentity, ETCD_DATA, EtcdMember, EtcdStatus, LEAVE_TIMEOUT, LogQuery, MemberId, PORT,
-    ResetOptions, Service, TalosApi, TalosDialer, TalosError, Version, WORK_TIMEOUT, archive,
+    Pieces, ResetOptions, Service, TRANSFER_TIMEOUT, TalosApi, TalosDialer, TalosError, Version, WORK_TIMEOUT, archive,
 };
 
 /// The largest message in either direction.
@@ -131,6 +133,17 @@ fn client_tls(identity: &ClientIdentity) -> Result<ClientTls, TalosError> {
     })
 }
 
+/// Bytes that are sent, as the protocol wraps them. A type with a name, since the compiler does not see through a boxed stream here.
+struct Sent(Pieces);
+
+impl Stream for Sent {
+    type Item = Data;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Data>> {
+        self.0.as_mut().poll_next(context).map(|piece| piece.map(|bytes| Data { metadata: None, bytes }))
+    }
+}
+
 #[async_trait]
 impl TalosDialer for GrpcDialer {
     async fn connect(&self, node_address: &str, identity: &ClientIdentity) -> Result<Arc<dyn TalosApi>, TalosError> {
@@ -212,6 +225,19 @@ impl Node {
         outcome
     }
 
+    async fn list_members(&self, query_local: bool) -> Result<Vec<EtcdMember>, TalosError> {
+        let list = |mut client: Client| async move { client.etcd_member_list(proto::EtcdMemberListRequest { query_local }).await };
+        let reply = self.ask("EtcdMemberList", CALL_TIMEOUT, list).await?;
+        let element = self.only("EtcdMemberList", reply.messages)?;
+        let member = |member: proto::EtcdMember| EtcdMember {
+            id: MemberId(member.id),
+            hostname: member.hostname,
+            peer_urls: member.peer_urls,
+            is_learner: member.is_learner,
+        };
+        Ok(element.members.into_iter().map(member).collect())
+    }
+
     /// The only element of a reply.
     fn only<T>(&self, method: &'static str, messages: Vec<T>) -> Result<T, TalosError> {
         messages.into_iter().next().ok_or_else(|| TalosError::Failed {
@@ -248,17 +274,17 @@ impl TalosApi for Node {
         self.change("Bootstrap", WORK_TIMEOUT, |mut client| async move { client.bootstrap(request).await }).await.map(drop)
     }
 
+    async fn bootstrap_recovering(&self, skips_digest: bool) -> Result<(), TalosError> {
+        let request = proto::BootstrapRequest { recover_etcd: true, recover_skip_hash_check: skips_digest };
+        self.change("Bootstrap", WORK_TIMEOUT, |mut client| async move { client.bootstrap(request).await }).await.map(drop)
+    }
+
+    async fn etcd_members_local(&self) -> Result<Vec<EtcdMember>, TalosError> {
+        self.list_members(true).await
+    }
+
     async fn etcd_members(&self) -> Result<Vec<EtcdMember>, TalosError> {
-        let list = |mut client: Client| async move { client.etcd_member_list(proto::EtcdMemberListRequest::default()).await };
-        let reply = self.ask("EtcdMemberList", CALL_TIMEOUT, list).await?;
-        let element = self.only("EtcdMemberList", reply.messages)?;
-        let member = |member: proto::EtcdMember| EtcdMember {
-            id: MemberId(member.id),
-            hostname: member.hostname,
-            peer_urls: member.peer_urls,
-            is_learner: member.is_learner,
-        };
-        Ok(element.members.into_iter().map(member).collect())
+        self.list_members(false).await
     }
 
     async fn etcd_status(&self) -> Result<EtcdStatus, TalosError> {
@@ -321,6 +347,16 @@ impl TalosApi for Node {
     async fn etcd_snapshot(&self) -> Result<ByteStream, TalosError> {
         let snapshot = |mut client: Client| async move { client.etcd_snapshot(proto::EtcdSnapshotRequest::default()).await };
         Ok(self.bytes("EtcdSnapshot", self.ask("EtcdSnapshot", CALL_TIMEOUT, snapshot).await?))
+    }
+
+    async fn etcd_recover(&self, pieces: Pieces) -> Result<(), TalosError> {
+        let sent = Sent(pieces);
+        self.change("EtcdRecover", TRANSFER_TIMEOUT, |mut client| async move { client.etcd_recover(sent).await }).await.map(drop)
+    }
+
+    async fn read(&self, path: &str) -> Result<ByteStream, TalosError> {
+        let read = |mut client: Client| async move { client.read(proto::ReadRequest { path: path.to_owned() }).await };
+        Ok(self.bytes("Read", self.ask("Read", CALL_TIMEOUT, read).await?))
     }
 
     async fn kubeconfig(&self) -> Result<String, TalosError> {

@@ -1,27 +1,22 @@
 //! `talos etcd snapshot`: a copy of etcd's database in a file, whole or not at all.
 //!
-//! A snapshot may break off halfway without an error. A whole one has 32 bytes more than a multiple of 512: the SHA-256 of what stands before
-//! them. So the bytes are written beside the file that is asked for, looked at, made durable, and only then given its name.
+//! A snapshot may break off halfway without an error. A whole one has the SHA-256 of what stands before it at its end, and is a database that
+//! can be read. So the bytes are written beside the file that is asked for, looked at, made durable, and only then given its name.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use futures::StreamExt as _;
-use sha2::{Digest as _, Sha256};
 use talos::client::{ByteStream, ClientIdentity, TalosDialer};
+use talos::database::{Database, DatabaseError, Source};
 
 use super::clusters::Machine;
 use super::talos::{connect, unreachable};
 use crate::cli::EtcdSnapshot;
 use crate::problem::{Code, Problem};
 use crate::seams::Seams;
-
-/// The database's pages, in bytes.
-const PAGE: usize = 512;
-/// The length of the digest behind them.
-const DIGEST: usize = 32;
 
 /// Runs the command on the first of the machines whose etcd gives a whole snapshot.
 ///
@@ -45,13 +40,17 @@ pub async fn run(
         let stream =
             async { connect(machine, dialer, identity).await?.etcd_snapshot().await.map_err(|error| unreachable(machine, &error)) };
         let written = match stream.await {
-            Ok(stream) => write(machine, stream, file).await,
+            Ok(stream) => write(machine, stream, file, true).await,
             Err(problem) => Err(problem),
         };
         match written {
-            Ok(Written { bytes, digest }) => {
+            Ok(Database { revision, bytes, digest, .. }) => {
                 let node = machine.address.as_deref().unwrap_or(&machine.name);
-                seams.printer.line(format!("{} holds etcd as node {node} has it: {bytes} bytes, SHA-256 {digest}", file.display()));
+                let digest = hex::encode(digest);
+                seams.printer.line(format!(
+                    "{} holds etcd as node {node} has it, at revision {revision}: {bytes} bytes, SHA-256 {digest}",
+                    file.display()
+                ));
                 seams.printer.line("it holds all of the cluster's Secrets: keep it where only you can read it");
                 return Ok(());
             }
@@ -65,12 +64,27 @@ pub async fn run(
     Err(problems.fold(first, |first, other| first.seen(other.what)))
 }
 
-/// What was written.
-#[derive(Debug, PartialEq, Eq)]
-struct Written {
-    bytes: usize,
-    /// Of the pages, in hexadecimal.
-    digest: String,
+/// A file that is looked at where it lies.
+struct OnDisk(File, u64);
+
+impl Source for OnDisk {
+    fn length(&self) -> u64 {
+        self.1
+    }
+
+    fn read(&self, at: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(buffer, at)
+    }
+}
+
+/// What a file with a snapshot says of itself.
+///
+/// # Errors
+/// When it cannot be read, or is no whole database of etcd.
+pub fn inspect(file: &Path) -> Result<Database, DatabaseError> {
+    let opened = File::open(file).map_err(DatabaseError::Read)?;
+    let length = opened.metadata().map_err(DatabaseError::Read)?.len();
+    Database::read(&OnDisk(opened, length))
 }
 
 /// A file that is removed again unless it is kept.
@@ -89,7 +103,7 @@ impl Beside {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path)?;
+        let file = OpenOptions::new().create_new(true).read(true).write(true).mode(0o600).open(&path)?;
         Ok(Self { path, file })
     }
 
@@ -105,51 +119,36 @@ impl Drop for Beside {
     }
 }
 
-async fn write(machine: &Machine, mut stream: ByteStream, target: &Path) -> Result<Written, Problem> {
+/// Writes what a machine sends into a file, whole or not at all. A snapshot has its digest behind it; what is copied off a disk has none.
+///
+/// # Errors
+/// When the machine does not send all of it, or the file cannot be written.
+pub async fn write(machine: &Machine, mut stream: ByteStream, target: &Path, is_snapshot: bool) -> Result<Database, Problem> {
     let unwritable =
         |error: io::Error| Problem::new(Code::FileUnwritable, format!("{} cannot be written", target.display())).because(error.to_string());
     let mut beside = Beside::of(target).map_err(unwritable)?;
-    let mut check = Check::default();
+    let mut length = 0;
     while let Some(chunk) = stream.next().await {
         let chunk = chunk.map_err(|error| unreachable(machine, &error))?;
-        check.take(&chunk);
+        length += u64::try_from(chunk.len()).unwrap_or(0);
         beside.file.write_all(&chunk).map_err(unwritable)?;
     }
-    let written = check.end().map_err(|why| {
+    let look = beside.file.try_clone().map_err(unwritable)?;
+    let read = Database::read(&OnDisk(look, length)).map_err(|error| match &error {
+        DatabaseError::Read(cause) => format!("{error}: {cause}"),
+        _ => error.to_string(),
+    });
+    let lacks_digest = |database: &Database| is_snapshot && !database.has_digest;
+    let whole = read.and_then(|database| {
+        if lacks_digest(&database) { Err(format!("it breaks off after {length} bytes: its SHA-256 is not there")) } else { Ok(database) }
+    });
+    let database = whole.map_err(|why| {
         Problem::new(Code::NodeUnreachable, format!("the snapshot of Machine {} is not whole", machine.name))
             .because(why)
             .remedy("run the command again; nothing was kept of this one")
     })?;
     beside.keep(target).map_err(unwritable)?;
-    Ok(written)
-}
-
-/// Looks at a snapshot as it comes: the digest of all but the last bytes, and those.
-#[derive(Default)]
-struct Check {
-    bytes: usize,
-    digest: Sha256,
-    last: Vec<u8>,
-}
-
-impl Check {
-    fn take(&mut self, chunk: &[u8]) {
-        self.bytes += chunk.len();
-        self.last.extend_from_slice(chunk);
-        let before = self.last.len().saturating_sub(DIGEST);
-        self.digest.update(self.last.drain(..before).collect::<Vec<u8>>());
-    }
-
-    fn end(self) -> Result<Written, String> {
-        if self.bytes % PAGE != DIGEST || self.bytes <= DIGEST {
-            return Err(format!("it broke off after {} bytes", self.bytes));
-        }
-        let digest = self.digest.finalize();
-        if digest.as_slice() != self.last.as_slice() {
-            return Err("its digest is not that of its content".to_owned());
-        }
-        Ok(Written { bytes: self.bytes, digest: hex::encode(digest) })
-    }
+    Ok(database)
 }
 
 #[cfg(test)]
@@ -159,43 +158,42 @@ mod tests {
 
     use super::*;
 
-    fn whole(pages: usize) -> Vec<u8> {
-        let mut bytes: Vec<u8> = (0..pages * PAGE).map(|at| u8::try_from(at % 251).unwrap()).collect();
-        let digest = Sha256::digest(&bytes);
-        bytes.extend(digest);
-        bytes
+    /// A snapshot of a real etcd.
+    fn whole() -> Vec<u8> {
+        fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../talos/tests/data/etcd-3.5.db")).unwrap()
     }
 
     fn machine() -> Machine {
         Machine { name: "cp-1".into(), node: "cp-1".into(), address: Some("10.0.0.1".into()), is_control_plane: true }
     }
 
-    async fn written(pieces: Vec<Result<Vec<u8>, TalosError>>, target: &Path) -> Result<Written, Problem> {
-        write(&machine(), Box::pin(stream::iter(pieces)), target).await
+    async fn written(pieces: Vec<Result<Vec<u8>, TalosError>>, target: &Path) -> Result<Database, Problem> {
+        write(&machine(), Box::pin(stream::iter(pieces)), target, true).await
     }
 
     #[tokio::test]
     async fn a_snapshot_is_kept_whole_or_not_at_all() {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("etcd.db");
-        for size in [1, 31, 32, 33, 512, 4096] {
-            let pieces = whole(3).chunks(size).map(|piece| Ok(piece.to_vec())).collect();
-            assert_eq!(written(pieces, &target).await.unwrap().bytes, 3 * PAGE + DIGEST, "{size}");
-            assert_eq!(fs::read(&target).unwrap(), whole(3));
+        for size in [31, 512, 4096, 1 << 20] {
+            let pieces = whole().chunks(size).map(|piece| Ok(piece.to_vec())).collect();
+            assert_eq!(written(pieces, &target).await.unwrap().revision, 6, "{size}");
+            assert_eq!(fs::read(&target).unwrap(), whole());
             fs::remove_file(&target).unwrap();
         }
-        let mut changed = whole(2);
-        changed[7] ^= 1;
-        let cut = whole(2)[..PAGE].to_vec();
-        let cut_at_a_page = whole(2)[..PAGE + DIGEST].to_vec();
+        let mut changed = whole();
+        changed[5000] ^= 1;
+        let without_digest = whole()[..whole().len() - 32].to_vec();
+        let cut_at_a_page = whole()[..8192 + 32].to_vec();
         let lost = TalosError::Unreachable { address: "10.0.0.1".into(), reason: "reset".into() };
         for (pieces, words) in [
-            (vec![Ok(changed)], "its digest is not"),
-            (vec![Ok(cut)], "broke off after 512 bytes"),
-            (vec![Ok(cut_at_a_page)], "its digest is not"),
-            (vec![], "broke off after 0 bytes"),
-            (vec![Ok(Sha256::digest([]).to_vec())], "broke off after 32 bytes"),
-            (vec![Ok(whole(1)), Err(lost)], "10.0.0.1"),
+            (vec![Ok(changed)], "its SHA-256 is not that of its content"),
+            (vec![Ok(without_digest)], "its SHA-256 is not there"),
+            (vec![Ok(whole()[..700].to_vec())], "it breaks off: 700 bytes"),
+            (vec![Ok(cut_at_a_page)], "its SHA-256 is not that of its content"),
+            (vec![], "it breaks off: 0 bytes"),
+            (vec![Ok(vec![0; 32])], "it breaks off: 32 bytes"),
+            (vec![Ok(whole()), Err(lost)], "10.0.0.1"),
         ] {
             let problem = written(pieces, &target).await.unwrap_err().to_string();
             assert!(problem.contains(words), "{problem} lacks {words}");

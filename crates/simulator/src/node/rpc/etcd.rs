@@ -1,21 +1,25 @@
 //! etcd through the machine API.
 
-use sha2::{Digest as _, Sha256};
 use talos_proto::machine as wire;
 use tonic::Status;
 
 use super::Api;
-use crate::node::control_plane::{self, BootstrapRefusal};
+use crate::node::control_plane::{self, Beginning, BootstrapRefusal};
+use crate::node::database;
 use crate::node::etcd::{EtcdCluster, EtcdError, Member, MemberId};
 use crate::node::service::ServiceState;
 
 impl Api {
-    pub(super) fn bootstrap_etcd(&self) -> Result<(), Status> {
-        control_plane::bootstrap(&self.nodes, &self.id).map(drop).map_err(|refusal| match refusal {
+    pub(super) fn bootstrap_etcd(&self, request: &wire::BootstrapRequest) -> Result<(), Status> {
+        let beginning =
+            if request.recover_etcd { Beginning::Snapshot { skips_digest: request.recover_skip_hash_check } } else { Beginning::New };
+        control_plane::bootstrap(&self.nodes, &self.id, beginning).map(drop).map_err(|refusal| match refusal {
             BootstrapRefusal::Worker => Status::unimplemented("bootstrap is only available on control plane nodes"),
             BootstrapRefusal::TooEarly => Status::failed_precondition("bootstrap is not available yet"),
             BootstrapRefusal::NoAuthority => Status::invalid_argument("bootstrap can't be performed without etcd CA"),
             BootstrapRefusal::NotEmpty => Status::already_exists("etcd data directory is not empty"),
+            BootstrapRefusal::NoSnapshot => Status::failed_precondition("etcd recovery snapshot is not there"),
+            BootstrapRefusal::Snapshot(refusal) => Status::invalid_argument(format!("error recovering from the snapshot: {refusal}")),
         })
     }
 
@@ -61,6 +65,7 @@ impl Api {
     }
 
     pub(super) fn member_status(&self) -> Result<wire::EtcdMemberStatus, Status> {
+        let applied = self.nodes.state().applied(&self.id).unwrap_or(0);
         self.with_etcd(|cluster, id| {
             let is_learner = cluster.member(id).is_some_and(|member| member.is_learner);
             let errors = if cluster.has_quorum() { Vec::new() } else { vec![EtcdError::NoLeader.to_string()] };
@@ -69,9 +74,9 @@ impl Api {
                 db_size: 4_218_880,
                 db_size_in_use: 2_113_536,
                 leader: cluster.leader().map_or(0, |leader| leader.0),
-                raft_index: cluster.index,
+                raft_index: applied,
                 raft_term: cluster.term,
-                raft_applied_index: cluster.index,
+                raft_applied_index: applied,
                 errors,
                 is_learner,
                 member_id: id.0,
@@ -97,6 +102,7 @@ impl Api {
             state.service(&self.id, "etcd", ServiceState::Finished, "Service finished successfully", now);
             if let Some(disk) = disk {
                 state.disk(&disk).etcd = None;
+                state.disk(&disk).stale = None;
             }
         }
         self.tell("left etcd");
@@ -130,16 +136,34 @@ impl Api {
         Ok(wire::FileInfo { name: root.to_owned(), relative_name: ".".to_owned(), is_dir: true, ..wire::FileInfo::default() })
     }
 
-    /// A snapshot that can be told from a broken one: 512-byte pages and the SHA-256 of them.
+    /// The member's database, as its process hands it out. It needs no quorum for that.
     pub(super) fn snapshot(&self) -> Result<Vec<u8>, Status> {
-        let mut bytes = self.with_etcd(|cluster, _| {
-            let mut page = format!("simulated etcd snapshot of cluster {} at index {}\n", cluster.id, cluster.index).into_bytes();
-            page.resize(512, 0);
-            Ok(page)
-        })?;
-        let digest = Sha256::digest(&bytes);
-        bytes.extend(digest);
-        Ok(bytes)
+        self.with_etcd(|_, _| Ok(()))?;
+        let data = self.nodes.state().data(&self.id).ok_or_else(|| Status::unavailable("the member has no data"))?;
+        Ok(database::snapshot(&data))
+    }
+
+    /// The only file that is modelled: the database as it lies on the disk, whether a process runs on it or not.
+    pub(super) fn read_file(&self, path: &str) -> Result<Vec<u8>, Status> {
+        self.machine(|_| ())?;
+        if path != "/var/lib/etcd/member/snap/db" {
+            return Err(Status::unimplemented("the simulated machine has no files but etcd's database"));
+        }
+        let data = self.nodes.state().data(&self.id);
+        let data = data.ok_or_else(|| Status::unknown(format!("stat {path}: no such file or directory")))?;
+        Ok(database::write(&data))
+    }
+
+    /// Keeps a snapshot to recover from; the next one takes its place.
+    pub(super) fn upload(&self, file: Vec<u8>) -> Result<(), Status> {
+        self.control_plane_only()?;
+        if self.machine(|machine| machine.services.state("etcd").is_none())? {
+            return Err(Status::failed_precondition("etcd service is not ready for recovery yet"));
+        }
+        let disk = self.machine(|machine| machine.vm.fresh_disk_id.clone())?;
+        self.nodes.state().disk(&disk).upload = Some(std::sync::Arc::new(file));
+        self.tell("took a snapshot to recover from");
+        Ok(())
     }
 }
 

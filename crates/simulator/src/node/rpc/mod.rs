@@ -13,7 +13,7 @@ use futures::Stream;
 use talos_proto::common::Data;
 use talos_proto::machine as wire;
 use tonic::service::Routes;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::Nodes;
 use super::state::Machine;
@@ -21,6 +21,9 @@ use crate::hypervisor::VmId;
 
 type Bytes = Pin<Box<dyn Stream<Item = Result<Data, Status>> + Send>>;
 type Files = Pin<Box<dyn Stream<Item = Result<wire::FileInfo, Status>> + Send>>;
+
+/// How much of a file goes into one message.
+const PIECE: usize = 32 * 1024;
 
 /// The services of one machine.
 pub(super) fn routes(nodes: Nodes, id: VmId) -> Routes {
@@ -47,6 +50,12 @@ impl Api {
     /// A stream of one text.
     fn one_chunk(content: Vec<u8>) -> Response<Bytes> {
         Response::new(Box::pin(futures::stream::iter([Ok(Data { metadata: None, bytes: content })])))
+    }
+
+    /// A stream of a file.
+    fn pieces(content: Vec<u8>) -> Response<Bytes> {
+        let pieces: Vec<_> = content.chunks(PIECE).map(|piece| Ok(Data { metadata: None, bytes: piece.to_vec() })).collect();
+        Response::new(Box::pin(futures::stream::iter(pieces)))
     }
 }
 
@@ -101,10 +110,7 @@ impl wire::machine_service_server::MachineService for Api {
     }
 
     async fn bootstrap(&self, request: Request<wire::BootstrapRequest>) -> Result<Response<wire::BootstrapResponse>, Status> {
-        if request.into_inner().recover_etcd {
-            return Err(Status::unimplemented("recovery of etcd is not modelled by the simulated machine"));
-        }
-        self.bootstrap_etcd()?;
+        self.bootstrap_etcd(&request.into_inner())?;
         Ok(Response::new(wire::BootstrapResponse { messages: vec![wire::Bootstrap::default()] }))
     }
 
@@ -157,7 +163,21 @@ impl wire::machine_service_server::MachineService for Api {
     }
 
     async fn etcd_snapshot(&self, _: Request<wire::EtcdSnapshotRequest>) -> Result<Response<Bytes>, Status> {
-        self.snapshot().map(Self::one_chunk)
+        self.snapshot().map(Self::pieces)
+    }
+
+    async fn etcd_recover(&self, request: Request<Streaming<Data>>) -> Result<Response<wire::EtcdRecoverResponse>, Status> {
+        let mut pieces = request.into_inner();
+        let mut file = Vec::new();
+        while let Some(piece) = pieces.message().await? {
+            file.extend(piece.bytes);
+        }
+        self.upload(file)?;
+        Ok(Response::new(wire::EtcdRecoverResponse { messages: vec![wire::EtcdRecover::default()] }))
+    }
+
+    async fn read(&self, request: Request<wire::ReadRequest>) -> Result<Response<Bytes>, Status> {
+        self.read_file(&request.into_inner().path).map(Self::pieces)
     }
 
     async fn kubeconfig(&self, _: Request<()>) -> Result<Response<Bytes>, Status> {

@@ -66,9 +66,12 @@ impl Api {
                 }
                 if data_goes {
                     disk.etcd = None;
+                    disk.stale = None;
+                    disk.upload = None;
                 }
                 disk.is_unbootable |= everything_goes;
             }
+            nodes.forget_lost_clusters();
             if reboots && !everything_goes {
                 nodes.reboot(&id, std::time::Duration::ZERO);
             } else {
