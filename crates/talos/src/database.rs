@@ -134,14 +134,14 @@ impl Database {
         let keys = buckets.get(b"key".as_slice()).ok_or(DatabaseError::NotEtcd("it has no keys"))?;
         let mut members = Vec::new();
         if let Some(bucket) = buckets.get(b"members".as_slice()) {
-            file.visit(bucket, &mut |key, value| {
+            file.walk(bucket, DEPTH, &mut |_, key, value| {
                 members.extend(member(key, value));
                 Ok(true)
             })?;
         }
         let mut index = None;
         if let Some(bucket) = buckets.get(b"meta".as_slice()) {
-            file.visit(bucket, &mut |key, value| {
+            file.walk(bucket, DEPTH, &mut |_, key, value| {
                 if key == b"consistent_index" {
                     index = value.try_into().ok().map(u64::from_be_bytes);
                 }
@@ -151,7 +151,7 @@ impl Database {
         let revision = file.last_key(keys)?.map_or(Some(0), |key| key.get(..8)?.try_into().ok().map(u64::from_be_bytes));
         let revision = revision.ok_or(DatabaseError::NotEtcd("its keys are no revisions"))?;
         let mut authorities = Vec::new();
-        file.visit(keys, &mut |_, change| {
+        file.walk(keys, DEPTH, &mut |_, _, change| {
             if let Some((name, value)) = key_value(change)
                 && name.starts_with(AUTHORITIES.as_bytes())
                 && name.ends_with(AUTHORITY.as_bytes())
@@ -253,8 +253,8 @@ enum Page {
     Leaf(Vec<(u32, Vec<u8>, Vec<u8>)>),
 }
 
-/// What becomes of an element; whether there is more to be seen.
-type Visitor<'v> = dyn FnMut(&[u8], &[u8]) -> Result<bool, DatabaseError> + 'v;
+/// Sees an element: flags, key and value. Whether there is more to be seen.
+type Visitor<'v> = dyn FnMut(u32, &[u8], &[u8]) -> Result<bool, DatabaseError> + 'v;
 
 struct File<'a, S: ?Sized> {
     source: &'a S,
@@ -313,7 +313,7 @@ impl<'a, S: Source + ?Sized> File<'a, S> {
             at = sizes.first().copied().unwrap_or(4096);
         }
         let (page_size, root, _) = best.ok_or(DatabaseError::NotEtcd("it does not begin as one"))?;
-        if length % page_size != 0 {
+        if !length.is_multiple_of(page_size) {
             return Err(DatabaseError::BreaksOff { bytes: length });
         }
         Ok(Self { source, length, page_size, root, budget: 2 * (length / page_size) + 64, kept: BTreeMap::new() })
@@ -365,16 +365,7 @@ impl<'a, S: Source + ?Sized> File<'a, S> {
     }
 
     /// Shows the elements of a bucket in order, until enough is seen.
-    fn visit(&mut self, root: &Root, visitor: &mut Visitor<'_>) -> Result<(), DatabaseError> {
-        self.walk(root, DEPTH, &mut |_, key, value| visitor(key, value)).map(drop)
-    }
-
-    fn walk(
-        &mut self,
-        root: &Root,
-        depth: usize,
-        visitor: &mut dyn FnMut(u32, &[u8], &[u8]) -> Result<bool, DatabaseError>,
-    ) -> Result<bool, DatabaseError> {
+    fn walk(&mut self, root: &Root, depth: usize, visitor: &mut Visitor<'_>) -> Result<bool, DatabaseError> {
         let depth = depth.checked_sub(1).ok_or_else(broken)?;
         match self.load(root)? {
             Page::Branch(children) => {

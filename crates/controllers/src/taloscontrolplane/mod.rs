@@ -8,6 +8,7 @@ pub mod etcd;
 pub mod intent;
 pub mod plan;
 mod probe;
+pub mod recovery;
 mod remediation;
 #[cfg(test)]
 mod rollout_tests;

@@ -30,6 +30,7 @@ use talos::client::MemberId;
 use super::departure::{Departure, departure, stale};
 use super::etcd::{self, Answer, Etcd, NodeView};
 use super::intent::{self, Choice, PlannedMachine};
+use super::recovery;
 use super::remediation;
 use super::size::size;
 use super::status::is_ready;
@@ -333,8 +334,17 @@ pub fn plan(observed: &Observed) -> Plan {
         release_all(observed, &mut plan);
         return plan;
     }
-    let departure = departure(observed);
     plan.missing = missing(observed, cluster);
+    if recovery::hold(observed, &mut plan) {
+        if plan.missing.is_none() {
+            if matches!(observed.kubeconfig, Kubeconfig::Absent | Kubeconfig::Stale) {
+                plan.steps.push(Step::WriteKubeconfig);
+            }
+            parts(observed, &mut plan);
+        }
+        return plan;
+    }
+    let departure = departure(observed);
     if plan.missing.is_none() {
         if matches!(observed.kubeconfig, Kubeconfig::Absent | Kubeconfig::Stale) {
             plan.steps.push(Step::WriteKubeconfig);

@@ -100,6 +100,13 @@ fn due<'a>(observed: &'a Observed, asked: &BTreeSet<String>, plan: &Plan) -> Vec
     observed.alive().filter(|node| is_outdated(node.name()) || asked.contains(node.name())).collect()
 }
 
+/// One machine where there is none: what is recovered needs a place.
+pub(super) fn one(observed: &Observed, plan: &mut Plan) {
+    let planned = keep_planned(observed, plan, 1);
+    create(observed, plan, planned, 1, false);
+    plan.resizing = Resizing::Up { wait: None };
+}
+
 /// Names for so many machines stay planned; more, or none, are not kept. Returns those that stay.
 fn keep_planned(observed: &Observed, plan: &mut Plan, room: usize) -> Vec<PlannedMachine> {
     let mut planned = intent::planned(&observed.control_plane);
