@@ -48,6 +48,8 @@ pub enum Command {
     Upgrade(Upgrade),
     /// A change that is rolled out to machines: how far it is, stop, continue, repeat, take back
     Rollout(Rollout),
+    /// What was lost and does not come back by itself
+    Repair(Repair),
     /// Delete clusters and other objects, and prove that nothing is left
     Delete(Delete),
     /// What an error code means and what to do
@@ -291,6 +293,45 @@ pub struct Upgrade {
     pub yes: bool,
     /// Give up waiting after this time; what is stored by then is still rolled out
     #[arg(long, default_value = "2h", value_name = "DURATION")]
+    pub timeout: String,
+    #[command(flatten)]
+    pub output: OutputFlag,
+}
+
+#[derive(Debug, Args)]
+pub struct Repair {
+    #[command(subcommand)]
+    pub command: RepairCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RepairCommand {
+    /// An etcd that lost its quorum: what is left, what can be done in the order of what is lost by it, and the doing
+    Etcd(RepairEtcd),
+}
+
+#[derive(Debug, Args)]
+pub struct RepairEtcd {
+    pub cluster: String,
+    #[command(flatten)]
+    pub namespace: Namespace,
+    /// Switch machines on and wait for their members: nothing is lost
+    #[arg(long, group = "way")]
+    pub power_on: bool,
+    /// Begin etcd anew with the data of this control plane's member
+    #[arg(long, group = "way", value_name = "MACHINE")]
+    pub from_member: Option<String>,
+    /// Begin etcd anew with a snapshot, as `talos etcd snapshot` writes it
+    #[arg(long, group = "way", value_name = "FILE")]
+    pub from_snapshot: Option<PathBuf>,
+    /// Show how etcd stands and what can be done; change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Give up waiting after this time; what was begun is recorded
+    #[arg(long, default_value = "1h", value_name = "DURATION")]
     pub timeout: String,
     #[command(flatten)]
     pub output: OutputFlag,

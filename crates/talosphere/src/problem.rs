@@ -121,6 +121,9 @@ codes! {
     FileUnwritable = "TS117", Failure, "A file cannot be written",
         "The folder does not exist or is not writable for this user, or its disk is full. Nothing was kept.",
         "Name a file in a folder that this user may write to.";
+    SnapshotRefused = "TS118", Usage, "A snapshot of etcd cannot be used",
+        "It is no whole database of etcd, it changes while it is read, it is of another cluster, or it does not tell which cluster it is of. Nothing was changed.",
+        "Give a whole snapshot of this cluster, as `talosphere talos -c CLUSTER etcd snapshot FILE` and `talosctl etcd snapshot FILE` write it.";
     StateBusy = "TS201", Failure, "The state directory is owned by another process",
         "One process at a time owns a state directory; others are its clients. The owner holds the lock but does not answer.",
         "End that process, or name another directory with --state.";
@@ -157,6 +160,12 @@ codes! {
     UpgradeRefused = "TS309", Failure, "An upgrade is refused",
         "It would break a rule between versions (one minor at a time, never back, workers never newer than the control plane), something is paused, another change is under way, or a machine cannot be replaced. Nothing was changed.",
         "Do what the message says, then run the command again; `talosphere upgrade CLUSTER --kubernetes V --dry-run` shows what would be done.";
+    EtcdHasQuorum = "TS310", Failure, "etcd has its quorum: nothing is to be recovered",
+        "A recovery takes the place of everything that is stored: in a cluster whose etcd works, everything since then would be lost. Nothing was changed.",
+        "Single control planes are replaced by the controllers; `talosphere describe cluster` shows what waits for what.";
+    RepairRefused = "TS311", Failure, "A repair is refused",
+        "It would lose more than another one that is possible, or make that one impossible; what it needs is not there or not known; or another one is under way. Nothing was changed.",
+        "Do what the message says; `talosphere repair etcd CLUSTER --dry-run` shows how etcd stands, and what can be done in the order of what is lost by it.";
     ApiRefused = "TS401", Failure, "The API server refused a request",
         "The server's own words follow.",
         "Follow the message.";

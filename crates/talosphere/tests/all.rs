@@ -22,6 +22,7 @@ mod all {
     mod kills;
     mod kubectl;
     mod process;
+    mod repair;
     mod restarts;
     mod rollouts;
     mod scenarios;

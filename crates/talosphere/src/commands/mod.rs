@@ -10,6 +10,7 @@ pub mod input;
 pub mod preflight;
 pub mod preview;
 pub mod render;
+pub mod repair;
 pub mod rollout;
 pub mod scale;
 pub mod serve;
@@ -21,7 +22,7 @@ pub mod upgrade;
 
 use std::path::PathBuf;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, RepairCommand};
 use crate::names;
 use crate::problem::{Code, Problem};
 use crate::seams::Seams;
@@ -47,6 +48,9 @@ pub async fn run(cli: Cli, seams: &Seams) -> Result<(), Problem> {
         Command::Talos(args) => talos::run(&args, &state()?, seams).await,
         Command::Scale(args) => scale::run(&args, &state()?, seams).await,
         Command::Upgrade(args) => upgrade::run(&args, &state()?, seams).await,
+        Command::Repair(args) => match args.command {
+            RepairCommand::Etcd(args) => repair::run(&args, &state()?, seams).await,
+        },
         Command::Rollout(args) => rollout::run(&args, &state()?, seams).await,
         Command::Delete(args) => delete::run(&args, &state()?, seams).await,
         Command::Error(args) => errors::run(&args, seams),
@@ -79,6 +83,11 @@ fn check_names(command: &Command) -> Result<(), Problem> {
             names::namespace(&args.namespace.namespace)?;
             let named = args.target.split_once('/').filter(|(kind, name)| !kind.is_empty() && !name.is_empty());
             named.map_or(Ok(()), |(kind, name)| names::object(kind, name))
+        }
+        Command::Repair(args) => {
+            let RepairCommand::Etcd(args) = &args.command;
+            names::namespace(&args.namespace.namespace)?;
+            names::object("cluster", &args.cluster)
         }
         Command::Upgrade(args) => {
             names::namespace(&args.namespace.namespace)?;

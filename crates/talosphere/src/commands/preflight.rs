@@ -1,13 +1,14 @@
 //! What is checked against vCenter before anything is applied, and what is looked for there after everything is deleted. Reads only.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use apimachinery::meta::text_at as text;
 use apimachinery::names::NameRule;
 use controllers::vspherecluster::identity::IDENTITY_NAMESPACE;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use vsphere::{Credentials, PlacementRequest, Secret, VCenters as _, VSphereError};
+use vsphere::{Credentials, PlacementRequest, Registry, Secret, VCenter, VCenters as _, VSphereError};
 
 use super::clusters::secret_text;
 use crate::apply::{Api, unreachable};
@@ -250,6 +251,14 @@ impl Look {
         let found = api.get(&path).await.map_err(|error| unreachable(&error))?;
         let login = found.and_then(|secret| secret_text(&secret, "username").zip(secret_text(&secret, "password")));
         Ok(login.map(|(user, password)| Login { user, password, source: format!("Secret {place}/{name}") }))
+    }
+
+    /// The vCenter that the cluster is on, and what is to be closed afterwards.
+    pub fn vcenter(&self, login: &Login, seams: &Seams) -> Option<(Registry, Arc<dyn VCenter>)> {
+        let way = self.vcenter.as_ref()?;
+        let registry = wiring::vcenters(seams, "look");
+        let vcenter = registry.vcenter(&credentials(&way.server, &way.thumbprint, login));
+        Some((registry, vcenter))
     }
 
     /// The VMs that carry the marker of the cluster, and where was looked.

@@ -80,11 +80,11 @@ async fn events(world: &World, reason: &str) -> Vec<String> {
 
 /// Lets no machine get power but those that are let.
 #[derive(Clone, Default)]
-struct Power(Arc<Mutex<Option<BTreeSet<String>>>>);
+pub struct Power(Arc<Mutex<Option<BTreeSet<String>>>>);
 
 impl Power {
     /// Everything has power at first.
-    fn over(world: &World) -> Self {
+    pub fn over(world: &World) -> Self {
         let power = Self::default();
         let seen = power.clone();
         world.simulator.hooks().on(move |call| {
@@ -97,28 +97,28 @@ impl Power {
     }
 
     /// These, and no others, get none; without any, none at all does.
-    fn hold(&self, vms: &[String]) {
+    pub fn hold(&self, vms: &[String]) {
         *self.0.lock().unwrap() = Some(vms.iter().cloned().collect());
     }
 
-    fn free(&self) {
+    pub fn free(&self) {
         *self.0.lock().unwrap() = None;
     }
 }
 
-fn vm(world: &World, machine: &str) -> Option<String> {
+pub fn vm(world: &World, machine: &str) -> Option<String> {
     world.simulator.truth().vms.iter().find(|vm| vm.name == machine).map(|vm| vm.id.0.clone())
 }
 
 /// A person switches the machine off.
-fn switch_off(world: &World, machine: &str) {
+pub fn switch_off(world: &World, machine: &str) {
     let person = world.simulator.vcenter().person();
     person.power_off(&person.find(machine).unwrap()).unwrap();
     world.checker().person_acted(&world.simulator.truth());
 }
 
 /// A person deletes the virtual machine.
-fn destroy(world: &World, machine: &str) {
+pub fn destroy(world: &World, machine: &str) {
     let person = world.simulator.vcenter().person();
     person.delete(&person.find(machine).unwrap()).unwrap();
     world.checker().person_acted(&world.simulator.truth());

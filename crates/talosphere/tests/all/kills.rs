@@ -238,7 +238,7 @@ impl World {
     }
 }
 
-const UP: &[&str] = &[
+pub const UP: &[&str] = &[
     "up",
     "-f",
     "ipam.yaml",
