@@ -22,6 +22,8 @@ mod all {
     mod kills;
     mod kubectl;
     mod process;
+    #[path = "../../../../referees/referee.rs"]
+    mod referee;
     mod repair;
     mod restarts;
     mod rollouts;

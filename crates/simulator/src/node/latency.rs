@@ -23,6 +23,8 @@ pub struct Latency {
     pub cni: Duration,
     /// Pulling an image and starting a pod.
     pub pod: Duration,
+    /// How much of its grace a pod takes to stop, in percent.
+    pub pod_stop: u32,
     /// The cloud provider's look at its nodes.
     pub cloud_provider: Duration,
     /// Stopping everything before power goes.
@@ -47,6 +49,7 @@ impl Latency {
             kubelet: seconds(4),
             cni: seconds(15),
             pod: seconds(10),
+            pod_stop: 100,
             cloud_provider: seconds(5),
             shutdown: seconds(5),
             node_grace: seconds(40),
@@ -72,6 +75,11 @@ impl Latency {
             &mut all.shutdown,
         ] {
             *step = step.mul_f64(factor);
+        }
+        // Short as a demo's times are, its pods take their whole grace: a drain is to be seen. In less than that they stop sooner.
+        const DEMO: f64 = 0.1;
+        if factor < DEMO {
+            all.pod_stop = Duration::from_secs(100).mul_f64(factor / DEMO).as_secs().try_into().unwrap_or(100);
         }
         all
     }

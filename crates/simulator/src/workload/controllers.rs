@@ -177,13 +177,15 @@ impl Controllers {
         due
     }
 
-    /// Lets pods go whose grace is over. A machine that is down stops nothing: nobody confirms that its pods have ended.
+    /// Lets pods go that have stopped, at the end of their grace at the latest. A machine that is down stops nothing: nobody confirms that its pods have ended.
     async fn stops(&self, nodes: &Nodes, seen: &Seen, alive: &BTreeMap<String, VmId>) -> Option<Instant> {
         let clock = &nodes.options().clock;
         let mut due: Option<Instant> = None;
         for pod in seen.pods.iter().filter(|pod| is_deleted(pod) && alive.contains_key(text(pod, "/spec/nodeName"))) {
             let Ok(until) = text(pod, "/metadata/deletionTimestamp").parse::<Timestamp>() else { continue };
-            let left = Duration::try_from(until.duration_since(clock.now())).unwrap_or_default();
+            let grace = pod.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_u64).map(Duration::from_secs);
+            let unused = grace.unwrap_or_default() * (100 - nodes.options().latency.pod_stop.min(100)) / 100;
+            let left = Duration::try_from(until.duration_since(clock.now())).unwrap_or_default().saturating_sub(unused);
             if left.is_zero() {
                 let _ = self.manager.delete(&format!("/api/v1/namespaces/{}/pods/{}", namespace(pod), name(pod))).await;
             } else {

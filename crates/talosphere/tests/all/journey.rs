@@ -1,13 +1,7 @@
 //! The journey as a new user types it: the simulator as one process, everything else as others, from manifests to nothing left.
 
-use super::process::{Shell, kubectl, root};
+use super::process::{Shell, examples, kubectl};
 use super::transcript::Transcript;
-
-fn examples(shell: &Shell) {
-    for file in ["ipam.yaml", "standard.yaml", "standard.env", "cpi-secrets.yaml", "cpi.yaml", "vm-tools.yaml"] {
-        std::fs::copy(root().join("examples").join(file), shell.folder.path().join(file)).unwrap();
-    }
-}
 
 #[test]
 fn from_manifests_to_a_cluster_and_back() {

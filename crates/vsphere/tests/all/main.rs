@@ -3,6 +3,8 @@
 
 mod calls;
 mod errors;
+#[path = "../../../../referees/referee.rs"]
+mod referee;
 mod sessions;
 mod updates;
 mod vcsim;

@@ -1,10 +1,8 @@
 //! The referee: govmomi's simulated vCenter, which nobody here wrote, over real sockets and real TLS.
 //!
-//! It is built once into the user's cache (or `TALOSPHERE_REFEREES`), under a name made of its sources' hash; without Go the test is skipped, except where `CI` is
-//! `true`. Where it differs from a real vCenter (a clone drops `extraConfig` and UUIDs of its specification), the test does not look.
+//! Where it differs from a real vCenter (a clone drops `extraConfig` and UUIDs of its specification), the test does not look.
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,54 +11,14 @@ use runtime::clock::Clock;
 use runtime::net::TcpDialer;
 use runtime::random::Random;
 use runtime::tls::Tls;
-use sha2::Digest as _;
 use vsphere::spec::{Delivery, delivery_spec, is_delivered};
 use vsphere::{
     Credentials, Marker, PlacementRequest, Reaction, Registry, Secret, TaskState, Transport, VCenters, VSphereError, Verification,
     VirtualMachinePowerState,
 };
 
+use crate::referee::referee;
 use crate::world::{ended, owner, request};
-
-const REMEDY: &str = "install Go 1.25 or later (https://go.dev/dl) so that `go` is on PATH, and run the tests again";
-
-fn variable(name: &str) -> Option<PathBuf> {
-    #[allow(clippy::disallowed_methods)] // where the referee is kept
-    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
-}
-
-fn skip(why: &str) -> Option<PathBuf> {
-    assert!(variable("CI").is_none_or(|ci| ci != Path::new("true")), "{why}; {REMEDY}");
-    None
-}
-
-/// The path of a vcsim that is up to date; `None` when it cannot be had here.
-fn referee() -> Option<PathBuf> {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../referees/vcsim");
-    let mut hash = sha2::Sha256::new();
-    for file in ["main.go", "go.mod", "go.sum"] {
-        hash.update(std::fs::read(sources.join(file)).unwrap());
-    }
-    let user = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
-    let folder = variable("TALOSPHERE_REFEREES").or_else(|| user.map(|cache| cache.join("talosphere/referees")));
-    let Some(folder) = folder else { return skip("neither TALOSPHERE_REFEREES nor HOME names a folder for referees") };
-    let made = folder.join(format!("vcsim-{}", &hex::encode(hash.finalize())[..16]));
-    if made.is_file() {
-        return Some(made);
-    }
-    if Command::new("go").arg("version").output().is_err() {
-        return skip("there is no Go to build vcsim with");
-    }
-    std::fs::create_dir_all(&folder).unwrap();
-    let fresh = folder.join(format!("vcsim-building-{}", std::process::id()));
-    let arguments = ["build", "-trimpath", "-mod=readonly", "-ldflags=-s -w", "-o"];
-    let built = Command::new("go").args(arguments).arg(&fresh).arg(".").current_dir(&sources).output().unwrap();
-    if !built.status.success() {
-        return skip(&format!("vcsim could not be built: {}", String::from_utf8_lossy(&built.stderr).trim()));
-    }
-    std::fs::rename(&fresh, &made).unwrap();
-    Some(made)
-}
 
 /// A running vcsim: it ends with its standard input.
 struct Vcsim {
@@ -71,7 +29,7 @@ struct Vcsim {
 
 impl Vcsim {
     fn start() -> Option<Self> {
-        let mut child = Command::new(referee()?).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = Command::new(referee("vcsim")?).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         let (server, thumbprint) = line.trim().split_once(' ').unwrap();

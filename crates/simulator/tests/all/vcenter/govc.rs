@@ -1,8 +1,6 @@
 //! The referee: govc, which nobody here wrote, works with the simulated vCenter.
-//!
-//! It is built once, from govmomi's packages, into the user's cache (or `TALOSPHERE_REFEREES`), under a name made of its sources' hash.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
@@ -11,63 +9,11 @@ use runtime::keys::Prepared;
 use runtime::log::Log;
 use runtime::random::Random;
 use runtime::tls::Tls;
-use sha2::Digest as _;
 use simulator::{Config, Simulator};
 use tokio::net::TcpListener;
 
 use super::support::*;
-
-/// The line that brings what is needed.
-const REMEDY: &str = "install Go 1.25 or later (https://go.dev/dl) so that `go` is on PATH, and run the tests again";
-
-fn is_ci() -> bool {
-    std::env::var_os("CI").is_some_and(|ci| ci == "true")
-}
-
-fn skip(why: &str) -> Option<PathBuf> {
-    assert!(!is_ci(), "{why}; {REMEDY}");
-    println!("skipped: {why}; {REMEDY}");
-    None
-}
-
-fn cache() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    set("TALOSPHERE_REFEREES").or_else(|| {
-        let user = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")))?;
-        Some(user.join("talosphere/referees"))
-    })
-}
-
-/// The path of a govc that is up to date; `None` when it cannot be had here.
-fn referee() -> Option<PathBuf> {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../referees/govc");
-    let mut hash = sha2::Sha256::new();
-    for file in ["main.go", "go.mod", "go.sum"] {
-        hash.update(std::fs::read(sources.join(file)).unwrap());
-    }
-    let Some(folder) = cache() else { return skip("neither TALOSPHERE_REFEREES nor HOME names a folder for referees") };
-    let made = folder.join(format!("govc-{}", &hex::encode(hash.finalize())[..16]));
-    if made.is_file() {
-        return Some(made);
-    }
-    if Command::new("go").arg("version").output().is_err() {
-        return skip("there is no Go to build govc with");
-    }
-    std::fs::create_dir_all(&folder).unwrap();
-    let fresh = folder.join(format!("govc-building-{}", std::process::id()));
-    let built = Command::new("go")
-        .args(["build", "-trimpath", "-mod=readonly", "-ldflags=-s -w", "-o"])
-        .arg(&fresh)
-        .arg(".")
-        .current_dir(&sources)
-        .output()
-        .unwrap();
-    if !built.status.success() {
-        return skip(&format!("govc could not be built: {}", String::from_utf8_lossy(&built.stderr).trim()));
-    }
-    std::fs::rename(&fresh, &made).unwrap();
-    Some(made)
-}
+use crate::referee::referee;
 
 #[derive(Clone)]
 struct Govc {
@@ -108,7 +54,7 @@ impl Govc {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn govc_works_with_the_simulated_vcenter() {
-    let Some(program) = tokio::task::spawn_blocking(referee).await.unwrap() else { return };
+    let Some(program) = tokio::task::spawn_blocking(|| referee("govc")).await.unwrap() else { return };
     let clock = Clock::system();
     let random = Random::seeded(11);
     let keys = Arc::new(Prepared::new(random.child("keys")));

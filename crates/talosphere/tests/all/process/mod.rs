@@ -50,6 +50,13 @@ pub fn reference(name: &str) -> Option<PathBuf> {
     None
 }
 
+/// Copies the example files to where commands are typed.
+pub fn examples(shell: &Shell) {
+    for file in ["ipam.yaml", "standard.yaml", "standard.env", "cpi-secrets.yaml", "cpi.yaml", "vm-tools.yaml"] {
+        std::fs::copy(root().join("examples").join(file), shell.folder.path().join(file)).unwrap();
+    }
+}
+
 /// A place where commands are typed: a folder, an environment, a state directory of its own.
 pub struct Shell {
     pub folder: tempfile::TempDir,
