@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 #![allow(dead_code)] // shares helpers with the tests, which use all of them
 
+#[path = "figures/clusters.rs"]
+mod clusters;
 #[path = "../tests/all/process/mod.rs"]
 mod process;
 #[path = "../tests/all/world/mod.rs"]
@@ -319,13 +321,17 @@ fn rolling_calls() {
 fn main() {
     // Names of parts after `--` print these alone.
     let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let parts: [(&str, fn()); 6] = [
+    if clusters::is_alone() {
+        return;
+    }
+    let parts: [(&str, fn()); 7] = [
         ("binary", size),
         ("process", bring_up_in_one_process),
         ("serve", serving),
         ("journey", journey_in_memory),
         ("calls", vcenter_calls),
         ("rolling", rolling_calls),
+        ("clusters", clusters::clusters),
     ];
     for (_, part) in parts.iter().filter(|(name, _)| asked.is_empty() || asked.iter().any(|asked| asked == name)) {
         part();
