@@ -333,6 +333,17 @@ pub fn finalizers(object: &Value) -> impl Iterator<Item = &str> {
     object.pointer("/metadata/finalizers").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
 }
 
+/// Those of them that no controller of Cluster API, its providers or ours, and no garbage collection, takes off.
+pub fn foreign_finalizers(object: &Value) -> impl Iterator<Item = &str> {
+    finalizers(object).filter(|finalizer| {
+        let domain = finalizer.split('/').next().unwrap_or_default();
+        let is_under = |ours: &str| domain.strip_suffix(ours).is_some_and(|before| before.is_empty() || before.ends_with('.'));
+        !is_under("cluster.x-k8s.io")
+            && !is_under("talosphere.dev")
+            && !matches!(*finalizer, "foregroundDeletion" | "orphan" | "kubernetes")
+    })
+}
+
 fn set(object: &mut Value, field: &str, value: Value) {
     if let Some(map) = object.as_object_mut() {
         let metadata = map.entry("metadata").or_insert_with(|| json!({}));

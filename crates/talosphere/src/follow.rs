@@ -287,13 +287,22 @@ impl Seen {
             return;
         }
         let lines = tree.as_ref().map(Node::lines).unwrap_or_default();
-        let mut changes: Vec<String> =
-            lines.iter().filter(|(name, told)| self.lines.get(*name) != Some(told)).map(|(name, told)| format!("{name}: {told}")).collect();
+        let mut changes: Vec<String> = lines
+            .iter()
+            .filter(|(name, told)| is_news(self.lines.get(*name), told))
+            .map(|(name, told)| format!("{name}: {told}"))
+            .collect();
         changes.extend(self.lines.keys().filter(|name| !lines.contains_key(*name) && is_lasting(name)).map(|name| format!("{name}: gone")));
         seams.printer.progress(tree.as_ref(), &changes);
         self.tree = tree;
         self.lines = lines;
     }
+}
+
+/// Whether a line tells something new. Which call it was that a vCenter which is away did not answer is nothing new.
+fn is_news(seen: Option<&String>, told: &str) -> bool {
+    const AWAY: &str = "failing; VCenterUnreachable";
+    seen.is_none_or(|seen| seen != told && !(seen.starts_with(AWAY) && told.starts_with(AWAY)))
 }
 
 /// Whether an object is in the tree for all its life, not only while something is wrong with it.
@@ -306,6 +315,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn which_call_a_vcenter_did_not_answer_is_no_news() {
+        let seen = "failing; VCenterUnreachable: no answer to CloneVM_Task".to_owned();
+        assert!(!is_news(Some(&seen), "failing; VCenterUnreachable: no answer to FindByUuid"));
+        assert!(is_news(Some(&seen), "vcenter.example.com") && is_news(None, &seen) && !is_news(Some(&seen), &seen));
+        assert!(is_news(Some(&"failing; A: x".to_owned()), "failing; A: y"));
+    }
 
     #[test]
     fn a_cluster_that_goes_away_is_not_waited_for() {

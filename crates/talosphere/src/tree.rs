@@ -21,6 +21,7 @@ pub use self::draw::{Style, cut};
 use self::healing::healing;
 pub use self::verdict::{Stuck, Verdict, verdict};
 pub use self::warnings::warnings;
+use crate::apply::foreign_finalizers;
 
 /// The kinds a tree is made of, in their hub versions.
 pub const KINDS: &[(&str, &str, &str, &str)] = &[
@@ -157,10 +158,23 @@ fn node(object: &Value, kind: &str, summary: &str, detail: String) -> Node {
         State::Deleting => condition(object, "Deleting").filter(|c| !text(c, "/message").is_empty()).or(found.filter(|_| !is_ready)),
         _ => found,
     };
-    let reason = said.map(|said| text(said, "/reason").to_owned()).unwrap_or_default();
-    let why = said.map(|said| cause::why(&reason, text(said, "/message"))).unwrap_or_default();
+    let mut reason = said.map(|said| text(said, "/reason").to_owned()).unwrap_or_default();
+    let mut why = said.map(|said| cause::why(&reason, text(said, "/message"))).unwrap_or_default();
+    if state == State::Deleting
+        && let Some(held) = held_by(object)
+    {
+        cause::HELD.clone_into(&mut reason);
+        why = if why.is_empty() { held } else { format!("{held}; {why}") };
+    }
     let since = said.map(|said| text(said, "/lastTransitionTime").to_owned()).filter(|since| !since.is_empty());
     Node { kind: kind.to_owned(), name: text(object, "/metadata/name").to_owned(), state, detail, reason, why, since, children: Vec::new() }
+}
+
+/// Finalizers of others that hold an object, in words.
+fn held_by(object: &Value) -> Option<String> {
+    let foreign: Vec<&str> = foreign_finalizers(object).collect();
+    let held = foreign.join(", ");
+    (!foreign.is_empty()).then(|| format!("it stays until somebody takes its finalizer {held} off, which is not talosphere's"))
 }
 
 /// The node of an object that sums its machines up. What it says of itself follows their numbers: with machines missing it is not ready,
@@ -197,6 +211,9 @@ pub fn tree(objects: &Objects, cluster: &str) -> Option<Node> {
     if let Some(plane) = objects.get("TalosControlPlane", text(object, "/spec/controlPlaneRef/name")) {
         let mut branch = sum(plane, "TalosControlPlane", "Ready");
         let name = text(plane, "/metadata/name");
+        if let Some(etcd) = unhealthy_etcd(plane).filter(|_| branch.state == State::Ready) {
+            (branch.state, branch.reason, branch.why) = (State::Waiting, "EtcdClusterUnhealthy".to_owned(), etcd);
+        }
         branch.children = objects
             .of_cluster("Machine", cluster)
             .filter(|machine| has_owner(machine, "TalosControlPlane", name))
@@ -221,6 +238,12 @@ pub fn tree(objects: &Objects, cluster: &str) -> Option<Node> {
     Some(root)
 }
 
+/// What is wrong with the etcd of a control plane whose machines all run.
+fn unhealthy_etcd(plane: &Value) -> Option<String> {
+    let told = condition(plane, "EtcdClusterHealthyCondition").filter(|told| text(told, "/status") == "False")?;
+    Some(format!("etcd is not healthy: {}", clean(text(told, "/message"))))
+}
+
 fn machine(objects: &Objects, object: &Value) -> Node {
     let address = pointer(object, "/status/addresses")
         .and_then(Value::as_array)
@@ -234,6 +257,11 @@ fn machine(objects: &Objects, object: &Value) -> Node {
     let mut branch = node(object, "Machine", "Ready", detail);
     if phase == "Failed" && branch.state == State::Waiting {
         branch.state = State::Failing;
+    }
+    if branch.state == State::Deleting
+        && let Some(cause) = cause::of_deletion(objects, object).filter(|cause| cause.kind != "Machine")
+    {
+        branch.children.push(below(cause, true));
     }
     if let Some(healing) = healing(objects, object) {
         if branch.state == State::Deleting {
@@ -302,16 +330,23 @@ fn below(cause: Cause, is_failing: bool) -> Node {
 
 /// What is still there of a cluster that is being deleted: the Cluster of this uid, and everything that says it belongs to it.
 pub fn remains(objects: &Objects, cluster: &str, uid: &str) -> Vec<String> {
-    let mut left = Vec::new();
-    if objects.get("Cluster", cluster).is_some_and(|object| text(object, "/metadata/uid") == uid) {
-        left.push(format!("Cluster {cluster}"));
+    let (mut held, mut left) = (Vec::new(), Vec::new());
+    let mut add = |kind: &str, object: &Value| {
+        let name = format!("{kind} {}", text(object, "/metadata/name"));
+        let cause = || cause::of_deletion(objects, object).filter(|_| kind == "VSphereVM").map(|cause| cause.why());
+        match held_by(object).or_else(cause).filter(|_| is_deleting(object)) {
+            Some(why) => held.push(format!("{name}: {why}")),
+            None => left.push(name),
+        }
+    };
+    if let Some(object) = objects.get("Cluster", cluster).filter(|object| text(object, "/metadata/uid") == uid) {
+        add("Cluster", object);
     }
     for kind in remaining_kinds().into_iter().filter(|kind| kind.kind != "Cluster") {
-        for object in objects.of_cluster(&kind.kind, cluster) {
-            left.push(format!("{} {}", kind.kind, text(object, "/metadata/name")));
-        }
+        objects.of_cluster(&kind.kind, cluster).for_each(|object| add(&kind.kind, object));
     }
-    left
+    // What holds the others stands first.
+    held.into_iter().chain(left).collect()
 }
 
 impl Node {
@@ -568,6 +603,52 @@ mod tests {
         let going = with(machine, "/metadata/deletionTimestamp", json!("2026-01-01T00:00:00Z"));
         objects.put("Machine", with(going, "/status/conditions", ill("MachineDeleting", "")));
         assert!(tree(&objects, "c").unwrap().draw().contains("unhealthy (down): it is replaced; "));
+    }
+
+    #[test]
+    fn what_holds_a_deletion_is_told_first() {
+        let mut objects = world("Running", "True");
+        let gone = json!("2026-01-01T00:00:00Z");
+        let machine = with(objects.get("Machine", "m").unwrap().clone(), "/metadata/deletionTimestamp", gone.clone());
+        let told = |conditions: Value| {
+            json!({"metadata": {"name": "m", "deletionTimestamp": gone, "labels": {"cluster.x-k8s.io/cluster-name": "c"}},
+            "status": {"conditions": conditions}})
+        };
+        objects
+            .put("Machine", with(machine.clone(), "/metadata/finalizers", json!(["machine.cluster.x-k8s.io", "ipam.cluster.x-k8s.io/x"])));
+        objects.put("VSphereVM", told(json!([{"type": "Ready", "status": "False", "reason": "Deleting"}])));
+        assert_eq!(remains(&objects, "c", ""), ["Cluster c", "Machine m", "VSphereVM m"]);
+        let away = json!([{"type": "VCenterAvailable", "status": "False", "reason": "VCenterUnreachable", "message": "refused"}]);
+        objects.put("VSphereVM", told(away));
+        assert_eq!(remains(&objects, "c", "")[0], "VSphereVM m: VCenterUnreachable: refused");
+        assert!(tree(&objects, "c").unwrap().draw().contains("[!!] VSphereVM/m  VCenterUnreachable: refused"));
+        objects.put("Machine", with(machine, "/metadata/finalizers", json!(["machine.cluster.x-k8s.io", "example.com/backup"])));
+        let left = remains(&objects, "c", "");
+        let held = "it stays until somebody takes its finalizer example.com/backup off, which is not talosphere's";
+        assert_eq!(left[..2], [format!("Machine m: {held}"), "VSphereVM m: VCenterUnreachable: refused".to_owned()]);
+        objects.put("VSphereVM", told(json!([])));
+        assert!(tree(&objects, "c").unwrap().draw().contains(held));
+    }
+
+    #[test]
+    fn a_paused_cluster_and_an_ill_etcd_are_told() {
+        let mut objects = world("Running", "True");
+        let paused = with(objects.get("Cluster", "c").unwrap().clone(), "/spec/paused", json!(true));
+        objects.put("Cluster", paused);
+        let told = verdict(&objects, "c");
+        assert!(told.is_ready && told.notes[0].starts_with("Cluster c is paused"), "{told:?}");
+        objects.put("MachineDeployment", json!({"metadata": {"name": "w"}, "spec": {"clusterName": "c", "replicas": 2}}));
+        let told = verdict(&objects, "c");
+        assert!(told.waiting[0].starts_with("Cluster c is paused") && told.demands.len() == 1, "{told:?}");
+        let mut objects = world("Running", "True");
+        let ill = json!([{"type": "Ready", "status": "True"},
+            {"type": "EtcdClusterHealthyCondition", "status": "False", "reason": "EtcdClusterUnhealthy", "message": "m: etcd is Failed"}]);
+        let plane = with(objects.get("TalosControlPlane", "cp").unwrap().clone(), "/status/conditions", ill);
+        objects.put("TalosControlPlane", plane);
+        let told = verdict(&objects, "c");
+        assert!(told.is_ready && told.notes == ["etcd is not healthy: m: etcd is Failed"], "{told:?}");
+        let drawn = tree(&objects, "c").unwrap().draw();
+        assert!(drawn.contains("[..] TalosControlPlane/cp  1/1 ready  etcd is not healthy: m: etcd is Failed"), "{drawn}");
     }
 
     #[test]

@@ -358,9 +358,17 @@ impl Watch {
 
     /// One round: a collector of one login.
     async fn follow(&self, session: &Session) -> Result<(), VSphereError> {
-        let login = session.current().await?;
-        let this = login.content.property_collector.clone();
-        let collector = session.call_in(&login, "creating a property collector", &CreatePropertyCollector { this }).await?;
+        let mut login = session.current().await?;
+        let make = |login: &LoggedIn| CreatePropertyCollector { this: login.content.property_collector.clone() };
+        let action = "creating a property collector";
+        let collector = match session.call_in(&login, action, &make(&login)).await {
+            // A session that ended while nobody used it is made again; that is no outage.
+            Err(VSphereError::Fault { fault, .. }) if fault.kind == "NotAuthenticated" => {
+                login = session.current().await?;
+                session.call_in(&login, action, &make(&login)).await?
+            }
+            collector => collector?,
+        };
         self.begin_round();
         let is_shown = self.watch_tasks(session, &login, &collector).await?;
         self.world().has_hidden_tasks = !is_shown;

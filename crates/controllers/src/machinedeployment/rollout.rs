@@ -344,7 +344,7 @@ mod tests {
     }
 
     proptest! {
-        /// From any state, in any order of arrivals: never more Machines than there were or wanted + surge, never fewer available ones by our
+        /// From any state, in any order of arrivals: never more than there were or wanted + surge, never fewer available ones by our
         /// doing than the limit, and in the end all are new.
         #[test]
         fn it_converges_within_its_limits(limits in any_limits(), sets in sets(), choices in proptest::collection::vec(any::<usize>(), 200)) {

@@ -178,12 +178,16 @@ async fn workload(api: &Api, namespace: &str, cluster: &str, seams: &Seams) -> R
     kube_client(connector, &settings.authority, "default").map_err(|error| unusable(&error))
 }
 
+/// How often it is looked whether a cloud provider has opened the nodes, half a minute in all: its pods start when the nodes are ready.
+const TAINTED_LOOKS: u32 = 60;
+const TAINTED_LOOK: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// Warns of nodes that stay closed to pods because no cloud provider opens them.
 pub async fn warn_of_taints(api: &Api, namespace: &str, cluster: &str, has_workload: bool, seams: &Seams) {
     let Ok(client) = workload(api, namespace, cluster, seams).await else { return };
     let workload = Api::new(client);
     // With the cloud provider's Secret given, its pods need a moment; without it nothing will change.
-    let tries = if has_workload { 20 } else { 1 };
+    let tries = if has_workload { TAINTED_LOOKS } else { 1 };
     for attempt in 0..tries {
         let Ok(nodes) = workload.send(http::Method::GET, "/api/v1/nodes", None, None).await else { return };
         let tainted: Vec<String> = nodes
@@ -199,17 +203,17 @@ pub async fn warn_of_taints(api: &Api, namespace: &str, cluster: &str, has_workl
         }
         if attempt + 1 == tries {
             let given = if has_workload {
-                "the objects given with --workload did not make it do so"
+                format!("it was waited for; `talosphere describe cluster {cluster}` says what it lacks")
             } else {
-                "no --workload file gives it a Secret to sign in to vCenter with"
+                "no --workload file gives it a Secret to sign in to vCenter with (give its ConfigMap and Secret with --workload)".to_owned()
             };
             seams.printer.line(format!(
-                "warning: {} of the nodes keep the taint {UNINITIALIZED}, so that no ordinary pod runs there: the cloud provider has not looked at them; {given} (give its ConfigMap and Secret with --workload)",
+                "warning: {} of the nodes keep the taint {UNINITIALIZED}, so that no ordinary pod runs there: the cloud provider has not looked at them; {given}",
                 tainted.len()
             ));
             return;
         }
-        seams.clock.sleep(std::time::Duration::from_millis(250)).await;
+        seams.clock.sleep(TAINTED_LOOK).await;
     }
 }
 

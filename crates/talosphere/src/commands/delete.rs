@@ -7,9 +7,9 @@ use controllers::controlplane::is_control_plane;
 use controllers::edit::{controller_reference, is_deleting};
 use serde_json::{Value, json};
 
-use super::preview::{Inventory, Preview};
+use super::preview::{Inventory, Preview, counted};
 use super::{duration, preflight};
-use crate::apply::{Api, Resource, finalizers, unreachable};
+use crate::apply::{Api, Resource, finalizers, foreign_finalizers, unreachable};
 use crate::cli::Delete;
 use crate::follow::{Step, until};
 use crate::host::session::Session;
@@ -118,9 +118,9 @@ fn listing(resource: &Resource, object: &Value, inventory: &Inventory) -> Previe
         let drain = "each Node is drained before its VM goes, within its Machine's limits";
         how.push(drain.to_owned());
     }
-    let blocks = finalizers(object).map(|finalizer| format!("{shown} stays until {finalizer} is taken off")).collect();
+    let blocks = foreign_finalizers(object).map(|finalizer| format!("{shown} stays until {finalizer} is taken off")).collect();
     Preview {
-        summary: format!("{shown} would be deleted, and {} Machines with it", machines.len()),
+        summary: format!("{shown} would be deleted, and {} with it", counted(machines.len(), "Machine")),
         machines,
         how,
         blocks,

@@ -29,6 +29,11 @@ use crate::seams::Seams;
 /// Said of control planes wherever their order is told.
 pub const LEADER_LAST: &str = "control planes go one at a time, what is not healthy first, and whichever leads etcd then goes last; none goes while etcd would lose its quorum";
 
+/// `1 Machine`, `2 Machines`.
+pub fn counted(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
 /// A Machine that would go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Going {

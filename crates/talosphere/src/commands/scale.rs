@@ -6,7 +6,7 @@ use controllers::machinedeployment::plan::revision;
 use serde_json::{Value, json};
 
 use super::duration;
-use super::preview::{Inventory, LEADER_LAST, Preview, control_planes_in_order, unwell};
+use super::preview::{Inventory, LEADER_LAST, Preview, control_planes_in_order, counted, unwell};
 use crate::apply::{Api, Resource, unreachable};
 use crate::cli::Scale;
 use crate::follow::{Goal, Step, until};
@@ -127,9 +127,12 @@ fn listing(args: &Scale, resource: &Resource, object: &Value, inventory: &Invent
     let machines: Vec<_> = present.iter().take(surplus).map(|machine| inventory.going(machine, why(machine))).collect();
     let shown = format!("{} {name}", resource.kind);
     let summary = match wanted.saturating_sub(present.len()) {
-        0 if surplus == 0 => format!("{shown} has {wanted} Machines already: none would come or go"),
-        0 => format!("{surplus} Machines of {shown} would be deleted"),
-        more => format!("{more} Machines would be made for {shown}, each with a VM: {wanted} are wanted, {} are there", present.len()),
+        0 if surplus == 0 => format!("{shown} has {} already: none would come or go", counted(wanted, "Machine")),
+        0 => format!("{} of {shown} would be deleted", counted(surplus, "Machine")),
+        more => {
+            let (more, present) = (counted(more, "Machine"), present.len());
+            format!("{more} would be made for {shown}, each with a VM: {wanted} wanted, {present} there")
+        }
     };
     let how = if machines.is_empty() { Vec::new() } else { how };
     Preview { summary, machines, how, warnings, ..Preview::default() }

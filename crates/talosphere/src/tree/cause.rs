@@ -17,6 +17,7 @@ const FAILING: &[&str] = &[
     "CloningFailed",
     "CredentialsNotAvailable",
     "DataSecretGenerationFailed",
+    "HeldByFinalizer",
     "InfrastructureTemplateCloningFailed",
     "InvalidConfiguration",
     "NameTaken",
@@ -31,6 +32,9 @@ const FAILING: &[&str] = &[
     "VCenterUnreachable",
     "WrongSecretType",
 ];
+
+/// Of an object that is being deleted and that a finalizer of somebody else's holds.
+pub(super) const HELD: &str = "HeldByFinalizer";
 
 /// Whether a condition's reason calls for a person.
 pub(super) fn needs_a_person(reason: &str) -> bool {
@@ -51,7 +55,12 @@ pub(super) struct Cause {
 impl Cause {
     /// Reason and message; of a Machine the message alone, since the reason says how its Node was looked for.
     pub fn why(&self) -> String {
-        if self.kind == "Machine" && !self.message.is_empty() { self.message.clone() } else { why(&self.reason, &self.message) }
+        if self.kind == "Machine" && !self.message.is_empty() {
+            // The name of a condition that does not hold reads as if it did.
+            self.message.strip_prefix("VirtualMachineProvisioned: ").unwrap_or(&self.message).to_owned()
+        } else {
+            why(&self.reason, &self.message)
+        }
     }
 
     /// As told after the name of the object `of`, which it may share.
@@ -106,6 +115,19 @@ pub(super) fn of_infrastructure(objects: &Objects, cluster: &str) -> Option<Caus
     let cluster = objects.get("Cluster", cluster)?;
     let infrastructure = objects.get("VSphereCluster", text(cluster, "/spec/infrastructureRef/name"))?;
     said("VSphereCluster", infrastructure, &["VCenterAvailable", "Ready"])
+}
+
+/// What keeps a Machine that is being deleted from going, where waiting alone may not help: a finalizer of somebody else's, or its VM.
+pub(super) fn of_deletion(objects: &Objects, machine: &Value) -> Option<Cause> {
+    if !is_deleting(machine) {
+        return None;
+    }
+    if let Some(message) = super::held_by(machine) {
+        let name = text(machine, "/metadata/name").to_owned();
+        return Some(Cause { kind: "Machine", name, reason: HELD.to_owned(), message, since: None });
+    }
+    let vm = objects.get("VSphereVM", text(machine, "/metadata/name"))?;
+    said("VSphereVM", vm, &["VCenterAvailable", "VirtualMachineProvisioned"]).filter(|cause| needs_a_person(&cause.reason))
 }
 
 /// What a Machine waits for.

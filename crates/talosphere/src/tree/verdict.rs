@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::cause::{Cause, clean, needs_a_person, of_infrastructure, of_machine, why};
+use super::cause::{Cause, clean, needs_a_person, of_deletion, of_infrastructure, of_machine, why};
 use super::healing::healing;
-use super::{Objects, condition, held_back, is_deleting, is_true, label, number, pointer, text};
+use super::{Objects, condition, held_back, is_deleting, is_true, label, number, pointer, text, unhealthy_etcd};
 use crate::problem::{Code, Problem};
 
 /// How far a cluster is.
@@ -163,11 +163,13 @@ pub fn verdict(objects: &Objects, cluster: &str) -> Verdict {
     let mut workers = Vec::new();
     count(plane, &deployments, &machines, &mut waits, &mut workers);
     each(objects, plane, &machines, &mut waits, &mut workers, &mut stuck);
-    if let Some(plane) = plane.filter(|plane| !is_true(plane, "Ready")) {
+    if let Some(plane) = plane.filter(|plane| !is_true(plane, "Ready") && !is_deleting(plane)) {
         let (reason, message) = condition(plane, "Ready").map_or(("", ""), |c| (text(c, "/reason"), text(c, "/message")));
         let told = why(reason, message);
         // What a machine says already is not said twice.
-        let is_said = waits.iter().any(|wait| !reason.is_empty() && wait.1.contains(reason));
+        let message = clean(message);
+        let is_in = |part: &str| !part.is_empty() && waits.iter().any(|wait| wait.1.contains(part));
+        let is_said = is_in(reason) || is_in(&message);
         let told = if told.is_empty() || is_said { String::new() } else { format!(": {told}") };
         waits.push(Wait(needs_a_person(reason), format!("the control plane is not ready{told}")));
     }
@@ -195,13 +197,32 @@ pub fn verdict(objects: &Objects, cluster: &str) -> Verdict {
         }
     }
     let is_only_outdated = waits.is_empty() && stuck.is_any();
+    let is_paused = pointer(object, "/spec/paused").and_then(Value::as_bool) == Some(true);
+    if is_paused && !waits.is_empty() {
+        waits.insert(0, Wait(true, paused(object)));
+    }
     // What a person must do stands first.
     waits.sort_by_key(|wait| !wait.0);
     let demands = waits.iter().filter(|wait| wait.0).map(|wait| wait.1.clone()).collect();
     let mut waiting: Vec<String> = waits.into_iter().map(|wait| wait.1).collect();
     waiting.extend(stuck.machines.iter().chain(&stuck.told).chain(&stuck.held).cloned());
     let stuck = is_only_outdated.then_some(stuck);
-    Verdict { is_ready: waiting.is_empty(), is_deleting: is_deleting(object), waiting, demands, notes: notes(object, &machines), stuck }
+    let mut notes = notes(object, &machines);
+    notes.extend(plane.and_then(unhealthy_etcd).filter(|_| waiting.is_empty()));
+    if is_paused && waiting.is_empty() {
+        notes.push(paused(object));
+    }
+    Verdict { is_ready: waiting.is_empty(), is_deleting: is_deleting(object), waiting, demands, notes, stuck }
+}
+
+/// That nothing is done, and how it goes on.
+fn paused(cluster: &Value) -> String {
+    let (name, namespace) = (text(cluster, "/metadata/name"), text(cluster, "/metadata/namespace"));
+    let within = if matches!(namespace, "" | "default") { String::new() } else { format!(" -n {namespace}") };
+    let patch = r#"{"spec":{"paused":false}}"#;
+    format!(
+        "Cluster {name} is paused: what is asked for is stored and not carried out, until `kubectl patch cluster {name}{within} --type merge -p '{patch}'`"
+    )
 }
 
 /// What keeps ready Nodes from being used, most often the same for all of them; and Nodes that are nobody's.
@@ -251,7 +272,7 @@ fn each(objects: &Objects, plane: Option<&Value>, machines: &[&Value], waits: &m
         let (name, phase) = (text(machine, "/metadata/name"), text(machine, "/status/phase"));
         if phase != "Running" {
             let phase = if phase.is_empty() { "Pending" } else { phase };
-            let cause = of_machine(objects, machine);
+            let cause = of_machine(objects, machine).or_else(|| of_deletion(objects, machine));
             let is_failing = phase == "Failed" || cause.as_ref().is_some_and(|cause| needs_a_person(&cause.reason));
             let why = cause.as_ref().map(Cause::why).unwrap_or_default();
             alike.entry((!is_failing, phase, why)).or_default().push((name, cause));

@@ -70,7 +70,7 @@ async fn a_cluster_answers_in_every_form_and_a_change_is_carried_out() {
         let tree = shell.ok("talosphere describe cluster demo -n team -o wide");
         assert!(!tree.contains("not up to date") && tree.contains("ready: every"), "{tree}");
         let undone = shell.ok("talosphere rollout undo md/demo-workers -n team --dry-run");
-        assert!(undone.contains("1 Machines would be replaced by"), "{undone}");
+        assert!(undone.contains("1 Machine would be replaced by"), "{undone}");
         let history = shell.ok("talosphere rollout history machinedeployment/demo-workers -n team");
         assert!(history.starts_with("REVISION") && history.contains("v1.33.0"), "{history}");
         shell.ok(UP);

@@ -119,7 +119,7 @@ fn what_dry_runs_list_is_what_goes_and_nothing_changes_before() {
         let (text, outcome) = typed(&world, "scale tcp/demo-control-plane --replicas 2 --dry-run").await;
         outcome.unwrap();
         assert!(
-            text.contains("1 Machines of TalosControlPlane demo-control-plane would be deleted")
+            text.contains("1 Machine of TalosControlPlane demo-control-plane would be deleted")
                 && text.contains("  1. Machine demo-control-plane-"),
             "{text}"
         );

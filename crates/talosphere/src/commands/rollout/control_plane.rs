@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::apply::{Api, Resource, unreachable};
 use crate::cli::{Output, RolloutCommand, RolloutTarget};
 use crate::commands::duration;
-use crate::commands::preview::{Inventory, LEADER_LAST, Preview, control_planes_in_order, read};
+use crate::commands::preview::{Inventory, LEADER_LAST, Preview, control_planes_in_order, counted, read};
 use crate::follow::{Step, until};
 use crate::host::session::Session;
 use crate::problem::{Code, Problem};
@@ -215,7 +215,7 @@ async fn list(
     let ours = control_planes_in_order(inventory.controlled_by(plane.metadata.uid.as_deref().unwrap_or_default()), None);
     let machines: Vec<_> = ours.iter().filter_map(|machine| Some(inventory.going(machine, told(machine)?))).collect();
     let how = if machines.is_empty() { Vec::new() } else { vec![LEADER_LAST.to_owned()] };
-    Preview { summary: format!("{} Machines {what}", machines.len()), machines, how, ..Preview::default() }.print(output, seams)
+    Preview { summary: format!("{} {what}", counted(machines.len(), "Machine")), machines, how, ..Preview::default() }.print(output, seams)
 }
 
 /// Follows a rollout to its end.

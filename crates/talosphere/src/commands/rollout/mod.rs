@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use self::revisions::{Family, template_of, waiting};
 use super::duration;
-use super::preview::{Inventory, Preview, list, read};
+use super::preview::{Inventory, Preview, counted, list, read};
 use crate::apply::{Api, Resource, unreachable};
 use crate::cli::{Output, Rollout, RolloutChange, RolloutCommand, RolloutTarget, RolloutUndo};
 use crate::follow::{Step, until};
@@ -262,7 +262,7 @@ impl Found {
         let inventory = Inventory::read(&session.api, &self.namespace).await?;
         let how = if replaced.is_empty() { Vec::new() } else { vec![self.family.way()] };
         let machines: Vec<_> = replaced.into_iter().map(|(machine, why)| inventory.going(machine, why)).collect();
-        let preview = Preview { summary: format!("{} Machines {what}", machines.len()), machines, how, ..Preview::default() };
+        let preview = Preview { summary: format!("{} {what}", counted(machines.len(), "Machine")), machines, how, ..Preview::default() };
         preview.print(args.output.output, seams)
     }
 }

@@ -83,7 +83,7 @@ impl Family {
             return "strategy OnDelete: each when somebody deletes it".to_owned();
         }
         let (more, fewer) = (most_replicas(deployment) - wanted, most_unavailable(deployment));
-        format!("step by step, with at most {more} more Machines than the {wanted} wanted and at most {fewer} fewer available")
+        format!("step by step, with at most {more} more than the {wanted} wanted and at most {fewer} fewer available")
     }
 
     /// The revisions, the oldest first: each with its set and what it changed.
@@ -190,7 +190,7 @@ mod tests {
         let outdated = family.outdated(Timestamp::UNIX_EPOCH);
         let told: Vec<_> = outdated.iter().map(|(machine, why)| (machine.metadata.name.as_deref().unwrap(), why.as_str())).collect();
         assert_eq!(told, [("s1-0", "Version v1, v2 required")]);
-        assert_eq!(family.way(), "step by step, with at most 1 more Machines than the 2 wanted and at most 0 fewer available");
+        assert_eq!(family.way(), "step by step, with at most 1 more than the 2 wanted and at most 0 fewer available");
     }
 
     #[test]

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use talos::contract::Contract;
 
 use super::version::Version;
-use crate::commands::preview::{Going, Inventory, LEADER_LAST, Preview, control_planes_in_order, holds, unwell};
+use crate::commands::preview::{Going, Inventory, LEADER_LAST, Preview, control_planes_in_order, counted, holds, unwell};
 use crate::commands::rollout::revisions::Family;
 use crate::problem::{Code, Problem};
 
@@ -454,9 +454,10 @@ fn preview(observed: &Observed, plane: &Target, workers: &[(&MachineDeployment, 
         preview.how.push("each Node is drained first; disruption budgets are respected until its Machine's limit".to_owned());
     }
     preview.summary = format!(
-        "Cluster {}: {control_planes} control plane Machines and {} worker Machines would be replaced",
+        "Cluster {}: {} and {} would be replaced",
         name(&observed.cluster.metadata),
-        all - control_planes
+        counted(control_planes, "control plane Machine"),
+        counted(all - control_planes, "worker Machine")
     );
     preview.warnings = kubelet_warnings(observed);
     preview
@@ -509,11 +510,14 @@ fn worker_needs(observed: &Observed, deployment: &MachineDeployment, target: &Ta
         return;
     }
     let each = if sizes.is_empty() { String::new() } else { format!(" ({sizes} each)") };
-    preview.needs.push(format!("{shown}: room for {surge} more VMs{each}"));
+    preview.needs.push(format!("{shown}: room for {} more{each}", counted(usize::try_from(surge).unwrap_or_default(), "VM")));
     for (kind, pool) in pools {
         let free = observed.free.get(&(kind.clone(), pool.clone())).copied();
         let has = free.map(|free| format!(", which has {free} free")).unwrap_or_default();
-        preview.needs.push(format!("{shown}: {surge} spare addresses of {kind} {pool}{has}"));
+        preview.needs.push(format!(
+            "{shown}: {} of {kind} {pool}{has}",
+            if surge == 1 { "1 spare address".to_owned() } else { format!("{surge} spare addresses") }
+        ));
         if free == Some(0) && most_unavailable(deployment) == 0 {
             preview
                 .blocks

@@ -63,12 +63,14 @@ fn real() -> f64 {
     0.1
 }
 
-/// One step. Exactly one of `note`, `run`, `start`, `finish`, `wait`, `expect`, `pass`, `pick`, `world` and `show`.
+/// One step. Exactly one of `note`, `given`, `run`, `start`, `finish`, `wait`, `expect`, `pass`, `pick`, `world` and `show`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Step {
     /// A remark in the transcript.
     pub note: Option<String>,
+    /// As `run`, for what is not the scenario's subject: of what is printed the last line is kept.
+    pub given: Option<String>,
     /// A command is typed, and waited for.
     pub run: Option<String>,
     /// A command is typed in another terminal.
@@ -85,7 +87,7 @@ pub struct Step {
     pub pick: Option<BTreeMap<String, String>>,
     /// Something happens outside.
     pub world: Option<Happening>,
-    /// A condition of an object is asked for: `KIND/NAME CONDITION`.
+    /// A condition of an object is asked for, or a field: `KIND/NAME CONDITION`, `KIND/NAME .metadata.finalizers`.
     pub show: Option<String>,
     /// Of `wait`: the limit. Of `run`: the time after which the scenario fails.
     pub within: Option<Span>,
@@ -115,6 +117,7 @@ impl Step {
     fn actions(&self) -> usize {
         [
             self.note.is_some(),
+            self.given.is_some(),
             self.run.is_some(),
             self.start.is_some(),
             self.finish.is_some(),
@@ -134,7 +137,7 @@ impl Step {
     fn objection(&self) -> Option<&'static str> {
         let is_ended = self.run.is_some() || self.finish.is_some();
         if self.actions() != 1 {
-            return Some("a step is exactly one of note, run, start, finish, wait, expect, pass, pick, world, show");
+            return Some("a step is exactly one of note, given, run, start, finish, wait, expect, pass, pick, world, show");
         }
         if self.wait.is_some() != self.within.is_some() && self.run.is_none() {
             return Some("`wait` needs `within`, and nothing else but `run` has it");

@@ -17,7 +17,7 @@ use super::Played;
 use super::look::{Look, condition, find};
 use super::script::{Script, Span, Step};
 use super::shell::{Running, Shell};
-use super::transcript::{Names, Said, Transcript};
+use super::transcript::{Kept, Names, Said, Transcript};
 use super::world::{Ending, Happening, Powerless};
 use crate::problem::Problem;
 
@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(4 * 3600);
 struct Typed {
     line: String,
     said: Said,
-    is_brief: bool,
+    kept: Kept,
     running: Running,
 }
 
@@ -60,7 +60,7 @@ pub struct Stage<'a> {
     /// The kill that is armed: at which call, for how long.
     kill: Option<(u64, Duration)>,
     /// Commands that died with the process.
-    dead: Vec<(u32, String, bool)>,
+    dead: Vec<(u32, String, Kept)>,
     is_down: bool,
     failures: Vec<String>,
 }
@@ -167,15 +167,20 @@ impl<'a> Stage<'a> {
             self.transcript.remark("# ", &self.names.fill(note));
             return Ok(Ok(()));
         }
-        if let Some(line) = &step.run {
+        let kept = match (&step.given, step.brief) {
+            (Some(_), _) => Kept::Last,
+            (None, true) => Kept::Brief,
+            (None, false) => Kept::All,
+        };
+        if let Some(line) = step.run.as_ref().or(step.given.as_ref()) {
             self.restart().await?;
-            self.type_in(FIRST, &self.names.fill(line), step.brief);
+            self.type_in(FIRST, &self.names.fill(line), kept);
             let limit = step.within.map_or(PATIENCE, |Span(within)| within);
             return self.finish(FIRST, limit, step).await;
         }
         if let Some(line) = &step.start {
             self.restart().await?;
-            self.type_in(SECOND, &self.names.fill(line), step.brief);
+            self.type_in(SECOND, &self.names.fill(line), kept);
             return Ok(Ok(()));
         }
         if let Some(Span(limit)) = step.finish {
@@ -224,19 +229,21 @@ impl<'a> Stage<'a> {
         Ok(step.show.as_ref().map_or(Ok(()), |what| self.show(what, step)))
     }
 
-    /// Asks for a condition as a person does.
+    /// Asks for a condition, or a field, as a person does.
     fn show(&self, what: &str, step: &Step) -> Result<(), String> {
         let what = self.names.fill(what);
         let (of, type_) = what.split_once(' ').ok_or_else(|| format!("{what} is not KIND/NAME CONDITION"))?;
         let object = find(&self.player, of).ok_or_else(|| format!("{of} is not there"))?;
-        let told = condition(&object, type_).ok_or_else(|| format!("{of} has no condition {type_}"))?;
+        let (told, path) = if type_.starts_with('.') {
+            let told = object.pointer(&type_.replace('.', "/")).map(ToString::to_string);
+            (told.ok_or_else(|| format!("{of} has no {type_}"))?, format!("{{{type_}}}"))
+        } else {
+            let told = condition(&object, type_).ok_or_else(|| format!("{of} has no condition {type_}"))?;
+            (told, format!("{{range .status.conditions[?(@.type==\"{type_}\")]}}{{.status}} {{.reason}}: {{.message}}{{end}}"))
+        };
         let (kind, name) = of.split_once('/').unwrap_or_default();
         self.transcript.gap();
-        self.transcript.add(&format!(
-            "{} $ kubectl get {} {name} -o jsonpath='{{range .status.conditions[?(@.type==\"{type_}\")]}}{{.status}} {{.reason}}: {{.message}}{{end}}'",
-            self.time(),
-            kind.to_lowercase(),
-        ));
+        self.transcript.add(&format!("{} $ kubectl get {} {name} -o jsonpath='{path}'", self.time(), kind.to_lowercase()));
         self.transcript.add(&told);
         self.judge(&told, step)
     }
@@ -305,13 +312,13 @@ impl<'a> Stage<'a> {
     }
 
     /// Types a line. What is wrong with it already ends it at once.
-    fn type_in(&mut self, terminal: u32, line: &str, is_brief: bool) {
+    fn type_in(&mut self, terminal: u32, line: &str, kept: Kept) {
         self.transcript.gap();
         self.transcript.add(&format!("{} $ {line}", self.time()));
-        let said = Said::new(&self.transcript, is_brief);
+        let said = Said::new(&self.transcript, kept);
         match self.shell.begin(line, &self.player, &self.names, &said) {
             Ok(running) => {
-                self.terminals.insert(terminal, Typed { line: line.to_owned(), said, is_brief, running });
+                self.terminals.insert(terminal, Typed { line: line.to_owned(), said, kept, running });
             }
             Err(problem) => self.over(terminal, Err(problem), said),
         }
@@ -319,9 +326,7 @@ impl<'a> Stage<'a> {
 
     /// A command has ended: its error is printed as the program does.
     fn over(&mut self, terminal: u32, outcome: Result<(), Problem>, said: Said) {
-        if let Err(problem) = &outcome {
-            said.hear(crate::output::Spoken::Plain, &problem.to_string());
-        }
+        said.over(outcome.as_ref().err().map(|problem| problem.to_string()).as_deref());
         self.ended.insert(terminal, Ended { outcome, said });
     }
 
@@ -415,7 +420,7 @@ impl<'a> Stage<'a> {
         let with = if lines.is_empty() { String::new() } else { format!(", and {} with it", lines.join(", ")) };
         self.outside(&format!("kill -9 in the middle of things: `talosphere serve` is dead{with}"));
         let dead = std::mem::take(&mut self.terminals);
-        self.dead = dead.into_iter().map(|(terminal, typed)| (terminal, typed.line, typed.is_brief)).collect();
+        self.dead = dead.into_iter().map(|(terminal, typed)| (terminal, typed.line, typed.kept)).collect();
         self.is_down = true;
         self.schedule(down, Due::Restart);
     }
@@ -428,8 +433,8 @@ impl<'a> Stage<'a> {
         self.is_down = false;
         self.player.world.restart().await?;
         self.outside("`talosphere serve` is started again");
-        for (terminal, line, is_brief) in std::mem::take(&mut self.dead) {
-            self.type_in(terminal, &line, is_brief);
+        for (terminal, line, kept) in std::mem::take(&mut self.dead) {
+            self.type_in(terminal, &line, kept);
         }
         Ok(())
     }

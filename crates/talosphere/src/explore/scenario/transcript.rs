@@ -62,38 +62,88 @@ impl Transcript {
     }
 }
 
+/// How much of what a command prints is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    All,
+    /// All but changes that are followed.
+    Brief,
+    /// The last line.
+    Last,
+}
+
 /// What one command printed.
 #[derive(Clone, Debug)]
 pub struct Said {
     transcript: Transcript,
-    is_brief: bool,
-    text: Arc<Mutex<(String, usize)>>,
+    kept: Kept,
+    heard: Arc<Mutex<Heard>>,
+}
+
+#[derive(Debug, Default)]
+struct Heard {
+    text: String,
+    /// Lines that were left out since the last that was not.
+    left_out: usize,
+    last: String,
 }
 
 impl Said {
-    pub fn new(transcript: &Transcript, is_brief: bool) -> Self {
-        Self { transcript: transcript.clone(), is_brief, text: Arc::default() }
+    pub fn new(transcript: &Transcript, kept: Kept) -> Self {
+        Self { transcript: transcript.clone(), kept, heard: Arc::default() }
     }
 
     /// Takes what is printed.
     pub fn hear(&self, spoken: Spoken, text: &str) {
-        let mut said = self.text.lock().unwrap_or_else(PoisonError::into_inner);
-        said.0.push_str(text);
-        said.0.push('\n');
-        if self.is_brief && spoken == Spoken::Change {
-            said.1 += 1;
-            return;
+        let mut heard = self.heard();
+        heard.text.push_str(text);
+        heard.text.push('\n');
+        if self.kept == Kept::Last && spoken != Spoken::Plain {
+            heard.last = text.to_owned();
         }
-        if said.1 > 0 {
-            self.transcript.add(&format!("         ({} lines of progress)", said.1));
-            said.1 = 0;
+        let is_left_out = match self.kept {
+            Kept::All => false,
+            Kept::Brief => spoken == Spoken::Change,
+            Kept::Last => true,
+        };
+        if is_left_out {
+            heard.left_out += 1;
+        } else {
+            self.tell_left_out(&mut heard);
+            self.transcript.add(text);
         }
-        self.transcript.add(text);
+    }
+
+    /// The command has ended; an error is kept in any case.
+    pub fn over(&self, error: Option<&str>) {
+        let mut heard = self.heard();
+        if self.kept == Kept::Last {
+            heard.left_out = heard.left_out.saturating_sub(1);
+        }
+        self.tell_left_out(&mut heard);
+        let last = std::mem::take(&mut heard.last);
+        self.transcript.add(&last);
+        if let Some(error) = error {
+            heard.text.push_str(error);
+            self.transcript.add(error);
+        }
+    }
+
+    fn tell_left_out(&self, heard: &mut Heard) {
+        let what = if self.kept == Kept::Last { "lines" } else { "lines of progress" };
+        if heard.left_out > 0 {
+            self.transcript.add(&format!("         ({} {what})", heard.left_out));
+            heard.left_out = 0;
+        }
+    }
+
+    fn heard(&self) -> std::sync::MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Everything that was printed, left out or not.
     pub fn text(&self) -> String {
-        self.text.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
+        self.heard().text.clone()
     }
 }
 
@@ -176,13 +226,26 @@ mod tests {
     }
 
     #[test]
-    fn brief_output_counts_what_it_leaves_out() {
-        let transcript = Transcript::default();
-        let said = Said::new(&transcript, true);
-        for (spoken, text) in [(Spoken::Line, "one"), (Spoken::Change, "two"), (Spoken::Change, "three"), (Spoken::Plain, "four")] {
-            said.hear(spoken, text);
+    fn output_that_is_left_out_is_counted() {
+        for (kept, shown) in [
+            (Kept::All, "one\ntwo\nthree\nfour\n  hint\nbad\n"),
+            (Kept::Brief, "one\n         (2 lines of progress)\nfour\n  hint\nbad\n"),
+            (Kept::Last, "         (4 lines)\nfour\nbad\n"),
+        ] {
+            let transcript = Transcript::default();
+            let said = Said::new(&transcript, kept);
+            for (spoken, text) in [
+                (Spoken::Line, "one"),
+                (Spoken::Change, "two"),
+                (Spoken::Change, "three"),
+                (Spoken::Line, "four"),
+                (Spoken::Plain, "  hint"),
+            ] {
+                said.hear(spoken, text);
+            }
+            said.over(Some("bad"));
+            assert_eq!(transcript.text(&[]), shown);
+            assert_eq!(said.text(), "one\ntwo\nthree\nfour\n  hint\nbad");
         }
-        assert_eq!(transcript.text(&[]), "one\n         (2 lines of progress)\nfour\n");
-        assert_eq!(said.text(), "one\ntwo\nthree\nfour\n");
     }
 }
