@@ -647,6 +647,15 @@ mod tests {
         objects.put("TalosControlPlane", plane);
         let told = verdict(&objects, "c");
         assert!(told.is_ready && told.notes == ["etcd is not healthy: m: etcd is Failed"], "{told:?}");
+        let plane = objects.get("TalosControlPlane", "cp").unwrap().clone();
+        let mut lost = objects.clone();
+        let settled = ["Resized", "MachinesSpecUpToDate"].map(|type_| json!({"type": type_, "status": "True"}));
+        let conditions = [plane["status"]["conditions"].as_array().unwrap().as_slice(), &settled].concat();
+        let plane = with(plane, "/status/initialized", json!(true));
+        lost.put("TalosControlPlane", with(plane, "/status/conditions", conditions.into()));
+        assert!(verdict(&lost, "c").is_ready, "etcd alone holds nothing up");
+        lost.put("MachineDeployment", json!({"metadata": {"name": "w"}, "spec": {"clusterName": "c", "replicas": 2}}));
+        assert!(verdict(&lost, "c").waiting.contains(&"etcd is not healthy: m: etcd is Failed".to_owned()));
         let drawn = tree(&objects, "c").unwrap().draw();
         assert!(drawn.contains("[..] TalosControlPlane/cp  1/1 ready  etcd is not healthy: m: etcd is Failed"), "{drawn}");
     }

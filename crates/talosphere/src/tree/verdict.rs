@@ -198,6 +198,15 @@ pub fn verdict(objects: &Objects, cluster: &str) -> Verdict {
     }
     let is_only_outdated = waits.is_empty() && stuck.is_any();
     let is_paused = pointer(object, "/spec/paused").and_then(Value::as_bool) == Some(true);
+    // While machines come and go their members are on their way; that etcd is not whole then is nothing of its own.
+    let is_settled = plane.is_some_and(|plane| {
+        let is_initialized = pointer(plane, "/status/initialized").and_then(Value::as_bool) == Some(true);
+        is_initialized && is_true(plane, "Resized") && is_true(plane, "MachinesSpecUpToDate")
+    });
+    let etcd = plane.and_then(unhealthy_etcd);
+    if let Some(etcd) = etcd.clone().filter(|_| is_settled && !waits.is_empty()) {
+        waits.push(Wait(false, etcd));
+    }
     if is_paused && !waits.is_empty() {
         waits.insert(0, Wait(true, paused(object)));
     }
@@ -208,7 +217,7 @@ pub fn verdict(objects: &Objects, cluster: &str) -> Verdict {
     waiting.extend(stuck.machines.iter().chain(&stuck.told).chain(&stuck.held).cloned());
     let stuck = is_only_outdated.then_some(stuck);
     let mut notes = notes(object, &machines);
-    notes.extend(plane.and_then(unhealthy_etcd).filter(|_| waiting.is_empty()));
+    notes.extend(etcd.filter(|_| waiting.is_empty()));
     if is_paused && waiting.is_empty() {
         notes.push(paused(object));
     }

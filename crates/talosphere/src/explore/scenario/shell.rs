@@ -19,7 +19,7 @@ use crate::apply::Api;
 use crate::cli::{self, Cli, Command};
 use crate::commands::demo::{EXAMPLE_NEIGHBOURS, EXAMPLE_VALUES, EXAMPLE_WORKLOAD, EXAMPLES, Material, Scratch};
 use crate::commands::up::{Order, bring_up};
-use crate::commands::{delete, describe, duration, get, rollout, scale, talos, upgrade};
+use crate::commands::{delete, describe, duration, get, repair, rollout, scale, talos, upgrade};
 use crate::environment::Environment;
 use crate::host::session::Session;
 use crate::problem::{Code, Problem};
@@ -140,6 +140,19 @@ impl Shell {
             Command::Delete(args) => {
                 let timeout = duration("--timeout", &args.timeout)?;
                 Box::pin(async move { delete::carry_out(&args, timeout, &directory, &mut Session::over(api), &seams).await })
+            }
+            Command::Repair(args) => {
+                let cli::RepairCommand::Etcd(args) = args.command;
+                let (timeout, kept) = (duration("--timeout", &args.timeout)?, repair::kept(&args)?);
+                let folder = repair::recover::folder(&directory, &args.namespace.namespace, &args.cluster);
+                Box::pin(async move {
+                    let mut session = Session::over(api);
+                    repair::preview(&args, kept.as_ref(), &session, &seams).await?;
+                    if args.dry_run {
+                        return Ok(());
+                    }
+                    repair::carry_out(&args, kept.as_ref(), &folder, timeout, &mut session, &seams).await
+                })
             }
             Command::Talos(args) => Box::pin(async move { talos::over(&args, &api, &seams).await }),
             other => return Err(Problem::new(Code::BadFlag, format!("scenarios know no such command: {other:?}"))),
