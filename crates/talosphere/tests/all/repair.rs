@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Parser as _;
 use http::Method;
 use serde_json::{Value, json};
-use simulator::hooks::Phase;
+use simulator::hooks::{self, Phase, Verdict};
 use simulator::hypervisor::VmId;
 use simulator::node::etcd::EtcdCluster;
 use talosphere::cli::{Cli, Command, EtcdCommand, RepairCommand, TalosCommand};
@@ -213,6 +213,48 @@ fn what_cannot_be_switched_on_is_given_up_only_after_it_was_tried() {
         assert!(told.contains(&format!("{} is given up: its machine is off", planes[1])), "{told}");
         lab.is_whole(3).await;
         assert!(held.iter().all(|gone| lab.world.simulator.truth().vms.iter().all(|vm| vm.id.0 != *gone)), "they can never come back");
+    });
+}
+
+#[test]
+fn off_the_disk_where_etcd_does_not_hand_out_a_snapshot() {
+    run(312, async {
+        let lab = Lab::new(312, 3).await;
+        note(&lab.world, "before").await;
+        let planes = lab.planes().await;
+        destroy(&lab.world, &planes[1]);
+        destroy(&lab.world, &planes[2]);
+        pass(120).await;
+        lab.world.simulator.hooks().on(|call| match call.face == hooks::TALOS && call.method == "EtcdSnapshot" {
+            true => Verdict::Fault("Unavailable".to_owned()),
+            false => Verdict::Proceed,
+        });
+        lab.ok("--yes").await;
+        lab.is_whole(3).await;
+        assert!(is_noted(&notes(&lab.world).await, &["before"]));
+    });
+}
+
+#[test]
+fn machines_that_run_and_are_out_of_reach_are_not_given_up() {
+    run(313, async {
+        let lab = Lab::new(313, 3).await;
+        // Nobody here reaches the nodes; among themselves they are well.
+        lab.world.simulator.hooks().on(|call| match call.face == hooks::TALOS && call.phase == Phase::Before {
+            true => Verdict::Fault("Unavailable".to_owned()),
+            false => Verdict::Proceed,
+        });
+        pass(60).await;
+        let file = lab.file("etcd.db");
+        std::fs::write(&file, include_bytes!("../../../talos/tests/data/etcd-3.5.db")).unwrap();
+        let shown = lab.ok("--dry-run").await;
+        assert!(shown.contains("whether etcd has its quorum is not known") && shown.contains("--power-on (recommended)"), "{shown}");
+        lab.fails("--yes", Code::NotReadyInTime).await;
+        let told = lab.fails(&format!("--from-snapshot {} --yes", file.display()), Code::SnapshotRefused).await;
+        assert!(told.contains("another cluster"), "{told}");
+        let shown = lab.typed("--dry-run").await.0;
+        assert!(shown.contains("may have the quorum among themselves"), "{shown}");
+        assert_eq!(lab.etcd().healthy_voters(), 3);
     });
 }
 

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! An option is refused while one that loses less has not been tried, and so is one that would make a better one impossible. What is not
-//! known - a machine that vCenter could not be asked about - counts as one that may come back.
+//! known counts as the better: a machine that vCenter could not be asked about may come back, and machines that run and do not answer may
+//! have the quorum among themselves and be only out of our reach. Nobody begins anew beside those.
 
 use std::path::PathBuf;
 
@@ -135,8 +136,14 @@ pub fn options(look: &Look, kept: Option<&Kept>) -> Vec<Choice> {
             Verdict::Refused(format!("{} of {count} voters can come back, and {needed} are needed{why}", back.len()))
         }
     };
+    let running: Vec<&Plane> = voting.iter().copied().filter(|plane| plane.etcd().is_none() && plane.vm == Vm::On).collect();
     // What loses something waits for what loses nothing, and for knowing whether it is possible.
     let before = match (&power_on, unknown.as_slice()) {
+        (Verdict::Possible | Verdict::Refused(_), []) if running.len() >= needed => Some(format!(
+            "the machines of {} are on, and may have the quorum among themselves: that their nodes do not answer may be the fault of the \
+             network between them and here. If they are lost, delete these machines in vCenter first",
+            names(&running)
+        )),
         (Verdict::Recommended, _) => Some("it would lose data that --power-on may bring back: try that first".to_owned()),
         (Verdict::Possible, []) | (Verdict::Refused(_), []) => None,
         (_, unknown) => Some(format!(

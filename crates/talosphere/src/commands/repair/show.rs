@@ -85,6 +85,8 @@ fn text(look: &Look, choices: &[Choice]) -> String {
     let mut lines = Vec::new();
     if look.has_quorum() {
         lines.push(format!("etcd of Cluster {} has its quorum", look.cluster));
+    } else if look.planes.iter().all(|plane| plane.etcd().is_none()) {
+        lines.push(format!("no control plane of Cluster {} answers: whether etcd has its quorum is not known", look.cluster));
     } else {
         let since = look.unhealthy_since.map(|since| format!("; it was last seen whole at {}", since.strftime("%F %T UTC")));
         lines.push(format!("etcd of Cluster {} has lost its quorum{}", look.cluster, since.unwrap_or_default()));
@@ -127,8 +129,9 @@ fn value(look: &Look, choices: &[Choice]) -> Value {
             json!({"option": choice.way.flag(), "does": choice.does, "loses": choice.loses, "verdict": word, "why": why})
         })
         .collect();
+    let is_known = look.planes.iter().any(|plane| plane.etcd().is_some());
     json!({
-        "cluster": look.cluster, "namespace": look.namespace, "hasQuorum": look.has_quorum(),
+        "cluster": look.cluster, "namespace": look.namespace, "hasQuorum": is_known.then(|| look.has_quorum()),
         "lastSeenWhole": look.unhealthy_since.map(|since| since.to_string()), "controlPlanes": planes, "options": options,
         "recovery": look.recovery,
     })

@@ -116,6 +116,17 @@ fn options_come_in_the_order_of_what_is_lost() {
     let expected = told(&[("--power-on", "refused"), ("--from-member cp-1", "refused"), ("--from-snapshot etcd.db", "recommended")]);
     assert_eq!(verdicts(&look(gone()), Some(&newer)), expected);
     assert_eq!(verdicts(&look(gone()), Some(&kept(91, &[8], &["OURS"])))[2].1, "refused");
+    // Two that run and do not answer may be a majority that is only out of reach.
+    let tried = Some(Try { at: NOW, silent: vec!["cp-2".into(), "cp-3".into()] });
+    let cut_off = || vec![plane(1, Vm::On, stranded(1, 90, 3)), plane(2, Vm::On, silent()), plane(3, Vm::On, silent())];
+    let seen = Look { tried: tried.clone(), ..look(cut_off()) };
+    let expected = told(&[("--power-on", "possible"), ("--from-member cp-1", "refused"), ("--from-snapshot FILE", "refused")]);
+    assert_eq!(verdicts(&seen, None), expected);
+    let Verdict::Refused(why) = options(&seen, None).remove(1).verdict else { panic!() };
+    assert!(why.contains("cp-2, cp-3 are on, and may have the quorum among themselves"), "{why}");
+    let mut one_off = Look { tried, ..look(cut_off()) };
+    one_off.planes[2].vm = Vm::Off;
+    assert_eq!(verdicts(&one_off, None)[1].1, "recommended");
     // The newest of two survivors of five.
     let mut five: Vec<Plane> = (1..=5).map(|id| plane(id, Vm::Gone, silent())).collect();
     five[0].node = stranded(1, 80, 5);
