@@ -132,7 +132,8 @@ fn an_upgrade_typed_by_a_user_ends_well_on_the_same_day() {
     }
     // How many that are depends on how far it was when it was killed.
     for count in 0..=3 {
-        transcript.hide(&format!("{count} worker Machines are"), "the worker Machines that are left are");
+        let noun = if count == 1 { "Machine" } else { "Machines" };
+        transcript.hide(&format!("{count} worker {noun} are"), "the worker Machines that are left are");
     }
     transcript.ok(&shell, &format!("talosphere {}", upgrade.join(" ")));
     transcript.ok(&shell, "talosphere get machines -n team");
