@@ -7,6 +7,11 @@ use apimachinery::names::NameRule;
 use crate::problem::{Code, Problem};
 use crate::render::Manifest;
 
+/// The flag for a namespace as it has to be typed: none for the one that commands look in by themselves.
+pub fn within(namespace: &str) -> String {
+    if matches!(namespace, "" | "default") { String::new() } else { format!(" -n {namespace}") }
+}
+
 /// What a bad name is refused with.
 fn refused(what: &str, errors: &[String]) -> Option<Problem> {
     let first = errors.first()?;

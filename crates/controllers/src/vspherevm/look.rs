@@ -65,10 +65,6 @@ async fn fill(vcenter: &dyn VCenter, vm: &VSphereVM, claimed: Claimed<'_>, look:
         let task = vcenter.task(&task).await?;
         let done = task.as_ref().filter(|task| matches!(task.state, TaskState::Succeeded(_))).map(|task| task.what.clone());
         look.task = Some(task.map_or(TaskLook::Forgotten, |task| TaskLook::Known(Box::new(task))));
-        if is_leaving && look.is_destroyed(vm) {
-            look.machine = MachineLook::Gone;
-            return Ok(());
-        }
         let goes_on = match done.as_deref() {
             Some("VirtualMachine.powerOn") => !is_leaving,
             Some("VirtualMachine.powerOff") => is_leaving,

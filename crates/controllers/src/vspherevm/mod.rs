@@ -179,9 +179,10 @@ impl VSphereVMs {
         };
         let credentials = credentials.ok();
         // Nothing of vCenter decides while addresses are missing, nor while a member has to leave etcd first.
-        let is_waiting = match is_deleting(&observed.vm.metadata) {
-            true => observed.member.is_some() && !observed.defects.has(Defect::GoBeforeLeaving),
-            false => observed.claims.iter().any(|claim| claim.address.is_none()),
+        let is_waiting = if is_deleting(&observed.vm.metadata) {
+            observed.member.is_some() && !observed.defects.has(Defect::GoBeforeLeaving)
+        } else {
+            observed.claims.iter().any(|claim| claim.address.is_none())
         };
         if let Some(credentials) = credentials.as_ref().filter(|_| !is_paused && !is_waiting && observed.owner.is_some()) {
             let claimed = || -> BTreeSet<String> {

@@ -62,7 +62,10 @@ fn bring_up(clusters: u32) -> Cost {
         let setup = Setup { speed: 0.0, edit: Some(ranges), is_checked: false, ..Setup::new(1, 1, 1) };
         let mut world = World::start(&setup).await;
         let before = own_cpu();
+        let shared = world.material.set.len();
         for number in 0..clusters {
+            // Those of the one before would be read again for each that follows.
+            world.material.set.truncate(shared);
             world.material.set.extend(of_cluster(number));
             let order = world.material.order(&world.simulator.vcenter_thumbprint(), Some("default")).unwrap();
             let (user, password) = order.login.clone().unwrap();

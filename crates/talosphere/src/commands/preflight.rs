@@ -58,32 +58,33 @@ pub async fn check(manifests: &[Manifest], login: Option<&Login>, seams: &Seams)
         };
         let templates: Vec<&Manifest> = manifests.iter().filter(named).collect();
         let registry = wiring::vcenters(seams, "preflight");
-        let outcome = objections(&templates, &registry.vcenter(&credentials(server, thumbprint, login)), login, seams).await;
-        registry.close().await;
         let names = |cluster: &&&Manifest| text(&cluster.object, "/spec/server") == *server;
         let place = clusters.iter().find(names).map(|cluster| format!("{}: ", cluster.place())).unwrap_or_default();
-        // What is about a template names it; the rest is about the server that the VSphereCluster names.
-        lines.extend(outcome.into_iter().map(|(is_placed, line)| if is_placed { line } else { format!("{place}{line}") }));
+        let vcenter = registry.vcenter(&credentials(server, thumbprint, login));
+        lines.extend(objections(&place, &templates, &vcenter, login, seams).await);
+        registry.close().await;
     }
     let mut lines = lines.into_iter();
     let Some(first) = lines.next() else { return Ok(()) };
     Err(Problem::new(Code::VCenter, first).seen_all(lines).remedy("correct what is named; nothing was applied"))
 }
 
+/// What does not hold, each line with where it is written: at a template, or, about the server as such, at `place`.
 async fn objections(
+    place: &str,
     templates: &[&Manifest],
     vcenter: &std::sync::Arc<dyn vsphere::VCenter>,
     login: &Login,
     seams: &Seams,
-) -> Vec<(bool, String)> {
+) -> Vec<String> {
     match vcenter.about().await {
         Ok(_) => {}
         Err(error @ (VSphereError::Unreachable { .. } | VSphereError::Unanswered { .. })) => {
             seams.printer.line(format!("warning: {error}"));
             return Vec::new();
         }
-        Err(error @ VSphereError::Login { .. }) => return vec![(false, format!("{error} (the login is from {})", login.source))],
-        Err(error) => return vec![(false, error.to_string())],
+        Err(error @ VSphereError::Login { .. }) => return vec![format!("{place}{error} (the login is from {})", login.source)],
+        Err(error) => return vec![format!("{place}{error}")],
     }
     let mut objections = Vec::new();
     let mut told = BTreeSet::new();
@@ -99,7 +100,7 @@ async fn objections(
         };
         let line = error.to_string();
         if told.insert(line.clone()) {
-            objections.push((true, format!("{}: {line}", manifest.place())));
+            objections.push(format!("{}: {line}", manifest.place()));
         }
     }
     objections

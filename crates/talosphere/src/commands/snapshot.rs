@@ -9,6 +9,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use futures::StreamExt as _;
+use runtime::reconcile::explain;
 use talos::client::{ByteStream, ClientIdentity, TalosDialer};
 use talos::database::{Database, DatabaseError, Source};
 
@@ -134,10 +135,7 @@ pub async fn write(machine: &Machine, mut stream: ByteStream, target: &Path, is_
         beside.file.write_all(&chunk).map_err(unwritable)?;
     }
     let look = beside.file.try_clone().map_err(unwritable)?;
-    let read = Database::read(&OnDisk(look, length)).map_err(|error| match &error {
-        DatabaseError::Read(cause) => format!("{error}: {cause}"),
-        _ => error.to_string(),
-    });
+    let read = Database::read(&OnDisk(look, length)).map_err(|error| explain(&error));
     let lacks_digest = |database: &Database| is_snapshot && !database.has_digest;
     let whole = read.and_then(|database| {
         if lacks_digest(&database) { Err(format!("it breaks off after {length} bytes: its SHA-256 is not there")) } else { Ok(database) }

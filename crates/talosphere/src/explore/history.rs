@@ -15,7 +15,7 @@ use super::sources;
 pub struct Shape {
     pub control_planes: u32,
     pub workers: u32,
-    /// As `--speed`: 0 without delays, 10 as long as on real machines.
+    /// As `--speed`: 0 without delays, 10 ten times as fast as a demo.
     pub speed: f64,
     /// Whether the user leaves alone what costs a cluster or a part of it: the last control plane, VMs under it.
     pub is_careful: bool,
@@ -135,7 +135,7 @@ impl History {
 impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Shape { control_planes, workers, speed, .. } = &self.shape;
-        let pace = if *speed == 0.0 { "nothing takes time".to_owned() } else { format!("things take {speed} times as long as in a demo") };
+        let pace = if *speed == 0.0 { "nothing takes time".to_owned() } else { format!("things go {speed} times as fast as in a demo") };
         writeln!(f, "  0.0 s  a cluster of {control_planes} control planes and {workers} workers is brought up; {pace}")?;
         for moment in &self.moments {
             writeln!(f, "  {:.1} s  {}", moment.at.as_secs_f64(), moment.what)?;

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::cause::{Cause, clean, needs_a_person, of_deletion, of_infrastructure, of_machine, why};
 use super::healing::healing;
 use super::{Objects, condition, held_back, is_deleting, is_true, label, number, pointer, text, unhealthy_etcd};
+use crate::names::within;
 use crate::problem::{Code, Problem};
 
 /// How far a cluster is.
@@ -66,7 +67,7 @@ impl Stuck {
 
     /// As the user is told.
     pub fn problem(&self, cluster: &str, namespace: &str) -> Problem {
-        let within = if namespace.is_empty() || namespace == "default" { String::new() } else { format!(" -n {namespace}") };
+        let within = within(namespace);
         let (mut whys, mut remedies) = (Vec::new(), vec!["take the change back".to_owned()]);
         match &self.control_plane {
             Some((name, Way::Paused)) => {
@@ -227,7 +228,7 @@ pub fn verdict(objects: &Objects, cluster: &str) -> Verdict {
 /// That nothing is done, and how it goes on.
 fn paused(cluster: &Value) -> String {
     let (name, namespace) = (text(cluster, "/metadata/name"), text(cluster, "/metadata/namespace"));
-    let within = if matches!(namespace, "" | "default") { String::new() } else { format!(" -n {namespace}") };
+    let within = within(namespace);
     let patch = r#"{"spec":{"paused":false}}"#;
     format!(
         "Cluster {name} is paused: what is asked for is stored and not carried out, until `kubectl patch cluster {name}{within} --type merge -p '{patch}'`"

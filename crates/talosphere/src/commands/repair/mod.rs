@@ -22,14 +22,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use controllers::taloscontrolplane::recovery::{ETCD_RECOVERY, Recovery};
+use runtime::reconcile::explain;
 
 use self::look::{Look, POWER_ON, Try, look};
-use self::options::{Choice, Kept, Way, check_owner, choose, options, stand, within};
+use self::options::{Choice, Kept, Way, check_owner, choose, options, stand};
 use self::recover::{Run, Safe, annotate};
 use super::{duration, snapshot};
 use crate::cli::RepairEtcd;
 use crate::follow::{Goal, until};
 use crate::host::session::Session;
+use crate::names::within;
 use crate::problem::{Code, Problem};
 use crate::seams::Seams;
 use crate::signal::interrupted;
@@ -80,12 +82,8 @@ pub async fn run(args: &RepairEtcd, directory: &StateDirectory, seams: &Seams) -
 pub fn kept(args: &RepairEtcd) -> Result<Option<Kept>, Problem> {
     let Some(file) = &args.from_snapshot else { return Ok(None) };
     let database = snapshot::inspect(file).map_err(|error| {
-        let why = match &error {
-            talos::database::DatabaseError::Read(cause) => format!("{error}: {cause}"),
-            _ => error.to_string(),
-        };
         Problem::new(Code::SnapshotRefused, format!("{} cannot be used", file.display()))
-            .because(why)
+            .because(explain(&error))
             .remedy("give a whole snapshot, made by `talosphere talos -c CLUSTER etcd snapshot FILE` or `talosctl etcd snapshot FILE`")
     })?;
     Ok(Some(Kept { file: file.clone(), database }))
@@ -129,7 +127,7 @@ fn going_on(recovery: &Recovery) -> Choice {
 }
 
 fn pick(args: &RepairEtcd, look: &Look, choices: &[Choice], kept: Option<&Kept>) -> Result<Choice, Problem> {
-    let shown = format!("`talosphere describe cluster {}{}` shows how it stands", look.cluster, within(look));
+    let shown = format!("`talosphere describe cluster {}{}` shows how it stands", look.cluster, within(&look.namespace));
     if look.is_paused {
         return Err(Problem::new(Code::RepairRefused, format!("Cluster {} is paused", look.cluster))
             .because("no controller does anything for it meanwhile: no machine is switched on, deleted or made")
@@ -148,7 +146,7 @@ fn pick(args: &RepairEtcd, look: &Look, choices: &[Choice], kept: Option<&Kept>)
         if !is_same {
             return Err(Problem::new(Code::RepairRefused, format!("another recovery of etcd of Cluster {} is under way", look.cluster))
                 .because(format!("it was begun from {} at {}; what it wiped is gone", recovery.source(), recovery.since))
-                .remedy(format!("talosphere repair etcd {}{} --yes", look.cluster, within(look))));
+                .remedy(format!("talosphere repair etcd {}{} --yes", look.cluster, within(&look.namespace))));
         }
         return Ok(going_on.clone());
     }
@@ -235,7 +233,7 @@ async fn power_on(look: &Look, way: &look::Way, left: Duration, session: &mut Se
                 .remedy(format!(
                     "correct what the lines name and run the same command again; or `talosphere repair etcd {}{}`, which may now go on without them",
                     look.cluster,
-                    within(look)
+                    within(&look.namespace)
                 )));
         }
         seams.clock.sleep(LOOK_AGAIN).await;

@@ -16,6 +16,7 @@ use talos::client::MemberId;
 use talos::database::Database;
 
 use super::look::{Etcd, Look, Node, Plane, Vm};
+use crate::names::within;
 use crate::problem::{Code, Problem};
 
 /// What is done.
@@ -235,7 +236,7 @@ fn snapshot(look: &Look, kept: Option<&Kept>, before: &Option<String>, is_newest
 /// # Errors
 /// When it is refused, or nothing can be done without more being given.
 pub fn choose(look: &Look, choices: &[Choice], wanted: Option<&Way>) -> Result<Choice, Problem> {
-    let again = |flag: &str| format!("talosphere repair etcd {}{} {flag}", look.cluster, within(look));
+    let again = |flag: &str| format!("talosphere repair etcd {}{} {flag}", look.cluster, within(&look.namespace));
     let Some(wanted) = wanted else {
         let best = choices.iter().find(|choice| choice.verdict == Verdict::Recommended);
         return best.cloned().ok_or_else(|| {
@@ -266,11 +267,6 @@ pub fn choose(look: &Look, choices: &[Choice], wanted: Option<&Way>) -> Result<C
             Err(refused(why, better))
         }
     }
-}
-
-/// The namespace as it would be typed.
-pub fn within(look: &Look) -> String {
-    if look.namespace == "default" { String::new() } else { format!(" -n {}", look.namespace) }
 }
 
 /// Refuses a snapshot of another cluster, and one that does not tell whose it is.

@@ -27,9 +27,9 @@ use talos::database::Database;
 use tokio::time::Instant;
 
 use super::look::{self, Look, Node, POWER_ON, Plane, Way};
-use super::options::within;
 use crate::apply::{Api, unreachable};
 use crate::commands::{snapshot, talos as nodes};
+use crate::names::within;
 use crate::problem::{Code, Problem};
 use crate::seams::Seams;
 use crate::state::StateDirectory;
@@ -420,7 +420,7 @@ pub async fn annotate(api: &Api, look: &Look, changes: &[(&str, Option<String>)]
     Err(Problem::new(Code::RepairRefused, format!("etcd of Cluster {} is being repaired by somebody else", look.cluster)).remedy(format!(
         "`talosphere repair etcd {}{} --dry-run` shows how it stands",
         look.cluster,
-        within(look)
+        within(&look.namespace)
     )))
 }
 

@@ -17,6 +17,7 @@ use crate::commands::duration;
 use crate::commands::preview::{Inventory, LEADER_LAST, Preview, control_planes_in_order, counted, read};
 use crate::follow::{Step, until};
 use crate::host::session::Session;
+use crate::names::within;
 use crate::problem::{Code, Problem};
 use crate::seams::Seams;
 use crate::tree::{kinds, tree};
@@ -74,8 +75,7 @@ pub fn standstill(plane: &TalosControlPlane, namespace: &str) -> Option<Problem>
 
 /// As the user would type it.
 pub fn asked(name: &str, namespace: &str) -> String {
-    let within = if namespace == "default" { String::new() } else { format!(" -n {namespace}") };
-    format!("taloscontrolplane/{name}{within}")
+    format!("taloscontrolplane/{name}{}", within(namespace))
 }
 
 /// Stops, or continues, everything of a control plane.

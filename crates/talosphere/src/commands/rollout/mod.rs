@@ -18,6 +18,7 @@ use crate::apply::{Api, Resource, unreachable};
 use crate::cli::{Output, Rollout, RolloutChange, RolloutCommand, RolloutTarget, RolloutUndo};
 use crate::follow::{Step, until};
 use crate::host::session::Session;
+use crate::names::within;
 use crate::output::table::columns;
 use crate::problem::{Code, Problem};
 use crate::seams::Seams;
@@ -222,8 +223,7 @@ impl Found {
 
     /// As the user would type it.
     fn asked(&self) -> String {
-        let within = if self.namespace == "default" { String::new() } else { format!(" -n {}", self.namespace) };
-        format!("machinedeployment/{}{within}", self.name)
+        format!("machinedeployment/{}{}", self.name, within(&self.namespace))
     }
 
     fn refuse(&self, what: &str, seen: &str, instead: &str) -> Problem {

@@ -27,6 +27,7 @@ use crate::apply::{Api, unreachable};
 use crate::cli::{self, Output};
 use crate::follow::{Goal, until};
 use crate::host::session::Session;
+use crate::names::within;
 use crate::problem::{Code, Problem};
 use crate::render::Manifest;
 use crate::seams::Seams;
@@ -263,7 +264,7 @@ async fn abort(args: &cli::Upgrade, api: &Api, seams: &Seams) -> Result<(), Prob
     let namespace = args.namespace.namespace.as_str();
     let (observed, ..) = observe(api, namespace, &args.cluster).await?;
     let plane = &observed.control_plane;
-    let within = if namespace == "default" { String::new() } else { format!(" -n {namespace}") };
+    let within = within(namespace);
     let mut resume = Vec::new();
     let mut stopped = Vec::new();
     if is_rolling(plane) || is_paused(plane) {
