@@ -15,6 +15,7 @@ use std::sync::LazyLock;
 use apimachinery::admission::Conversion;
 use apimachinery::field::FieldError;
 use apimachinery::gvk::{GroupKind, GroupVersionKind};
+use apimachinery::meta::pointer_step;
 use apimachinery::status::StatusError;
 use serde_json::{Map, Value, json};
 
@@ -231,7 +232,7 @@ fn put_annotation(object: &mut Value, kept: Map<String, Value>) {
 fn keep(kept: &mut Map<String, Value>, version: &str, wanted: &Value, shown: &Value) {
     let mut entries = Vec::new();
     for part in root_keys(wanted, shown) {
-        compare(&format!("/{}", escape(&part)), wanted.get(&part), shown.get(&part), &mut entries);
+        compare(&format!("/{}", pointer_step(&part)), wanted.get(&part), shown.get(&part), &mut entries);
     }
     if entries.is_empty() {
         kept.shift_remove(version);
@@ -253,10 +254,6 @@ fn keys(a: &Value, b: &Value) -> Vec<String> {
     all
 }
 
-fn escape(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
-}
-
 /// Differences as `{p: JSON pointer, v: wanted, w: shown}`; an absent side is left out.
 fn compare(path: &str, wanted: Option<&Value>, shown: Option<&Value>, out: &mut Vec<Value>) {
     match (wanted, shown) {
@@ -264,7 +261,7 @@ fn compare(path: &str, wanted: Option<&Value>, shown: Option<&Value>, out: &mut 
         (None, None) => {}
         (Some(wanted @ Value::Object(_)), Some(shown @ Value::Object(_))) => {
             for key in keys(wanted, shown) {
-                compare(&format!("{path}/{}", escape(&key)), wanted.get(&key), shown.get(&key), out);
+                compare(&format!("{path}/{}", pointer_step(&key)), wanted.get(&key), shown.get(&key), out);
             }
         }
         (Some(Value::Array(wanted)), Some(Value::Array(shown))) if wanted.len() == shown.len() => {

@@ -44,6 +44,12 @@ pub fn at<'a>(object: &'a Value, path: &[&str]) -> Option<&'a Value> {
     path.iter().try_fold(object, |value, name| entry(value.as_object()?, name))
 }
 
+/// A key as a step of a JSON pointer (RFC 6901).
+#[must_use]
+pub fn pointer_step(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
+
 /// The value at a JSON pointer (RFC 6901), as [`Value::pointer`] finds it. Where no step is escaped, nothing is allocated: objects are looked
 /// through this way all the time.
 #[must_use]

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use controllers::workload::kubeconfig;
 use runtime::http::{Connector, kube_client};
 use serde_json::Value;
+use talos::clientconfig::{ClientConfig, ClientIdentity};
 
 use crate::apply::{Api, unreachable};
 use crate::cli::OfCluster;
@@ -35,6 +36,23 @@ pub fn secret_text(secret: &Value, key: &str) -> Option<String> {
         let encoded = secret.get("data")?.get(key)?.as_str()?;
         String::from_utf8(STANDARD.decode(encoded).ok()?).ok()
     })
+}
+
+/// There is no such Cluster.
+pub fn missing(cluster: &str, namespace: &str) -> Problem {
+    Problem::new(Code::NotFound, format!("there is no Cluster {cluster} in the namespace {namespace}"))
+        .remedy("`talosphere get clusters -A` lists them; -n names the namespace")
+}
+
+/// What a cluster's nodes are asked with.
+///
+/// # Errors
+/// When the cluster or its talosconfig is not there, or is not usable.
+pub async fn identity(api: &Api, namespace: &str, cluster: &str) -> Result<ClientIdentity, Problem> {
+    let text = credential(api, namespace, cluster, "talosconfig", "talosconfig").await?;
+    let config = ClientConfig::from_yaml(&text)
+        .map_err(|error| Problem::new(Code::Internal, format!("the talosconfig of {cluster} cannot be used")).because(error.to_string()))?;
+    Ok(config.identity)
 }
 
 /// One value of a cluster's Secret `CLUSTER-SUFFIX`.

@@ -1,5 +1,6 @@
 //! `describe cluster`: the tree, once.
 
+use super::clusters;
 use crate::cli::{Describe, Output};
 use crate::follow::Follower;
 use crate::host::session::Session;
@@ -35,10 +36,7 @@ pub async fn look(args: &Describe, session: &Session, seams: &Seams) -> Objects 
 /// # Errors
 /// When there is no such cluster.
 pub fn show(args: &Describe, objects: &Objects, seams: &Seams) -> Result<(), Problem> {
-    let found = tree(objects, &args.name).ok_or_else(|| {
-        Problem::new(Code::NotFound, format!("there is no Cluster {} in the namespace {}", args.name, args.namespace.namespace))
-            .remedy("`talosphere get clusters -A` lists them; -n names the namespace")
-    })?;
+    let found = tree(objects, &args.name).ok_or_else(|| clusters::missing(&args.name, &args.namespace.namespace))?;
     let verdict = verdict(objects, &args.name);
     let warnings = warnings(objects, &args.name);
     match args.output.output {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 use talos::client::{TalosApi, TalosDialer, TalosError};
-use talos::clientconfig::{ClientConfig, ClientIdentity};
+use talos::clientconfig::ClientIdentity;
 
-use super::clusters::{Machine, credential, machines};
+use super::clusters::{Machine, identity, machines};
 use super::snapshot;
 use crate::apply::Api;
 use crate::cli::{EtcdCommand, Output, Talos, TalosCommand};
@@ -56,21 +56,19 @@ fn cluster(args: &Talos) -> Result<&str, Problem> {
     })
 }
 
-/// The talosconfig of a cluster, and its machines.
-async fn nodes(args: &Talos, cluster: &str, api: &Api) -> Result<(String, Vec<Machine>), Problem> {
+/// What the nodes of a cluster are asked with, and its machines.
+async fn nodes(args: &Talos, cluster: &str, api: &Api) -> Result<(ClientIdentity, Vec<Machine>), Problem> {
     let namespace = namespace(api, args, cluster).await?;
-    let text = credential(api, &namespace, cluster, "talosconfig", "talosconfig").await?;
+    let identity = identity(api, &namespace, cluster).await?;
     let machines = machines(api, &namespace, cluster).await?;
     if machines.is_empty() {
         return Err(Problem::new(Code::NotFound, format!("Cluster {cluster} has no machines yet"))
             .remedy(format!("`talosphere describe cluster {cluster} -n {namespace}` shows what is waited for")));
     }
-    Ok((text, machines))
+    Ok((identity, machines))
 }
 
-async fn ask(args: &Talos, cluster: &str, (text, machines): (String, Vec<Machine>), seams: &Seams) -> Result<(), Problem> {
-    let config = ClientConfig::from_yaml(&text)
-        .map_err(|error| Problem::new(Code::Internal, format!("the talosconfig of {cluster} cannot be used")).because(error.to_string()))?;
+async fn ask(args: &Talos, cluster: &str, (identity, machines): (ClientIdentity, Vec<Machine>), seams: &Seams) -> Result<(), Problem> {
     let chosen = choose(args, cluster, machines)?;
     let dialer = wiring::nodes(seams);
     let is_etcd = matches!(args.command, TalosCommand::Etcd { .. });
@@ -81,20 +79,16 @@ async fn ask(args: &Talos, cluster: &str, (text, machines): (String, Vec<Machine
     let only_planes = is_etcd && args.nodes.is_empty();
     let chosen: Vec<Machine> = chosen.into_iter().filter(|machine| !only_planes || machine.is_control_plane).collect();
     match &args.command {
-        TalosCommand::Dmesg => dmesg(&chosen, &dialer, &config.identity, seams).await,
-        TalosCommand::Version => {
-            tabled(args, &chosen, &dialer, &config.identity, &["TAG", "PLATFORM", "ARCH"], version, seams).await.map(drop)
-        }
+        TalosCommand::Dmesg => dmesg(&chosen, &dialer, &identity, seams).await,
+        TalosCommand::Version => tabled(args, &chosen, &dialer, &identity, &["TAG", "PLATFORM", "ARCH"], version, seams).await.map(drop),
         TalosCommand::Services => {
             let heads = ["SERVICE", "STATE", "HEALTH", "LAST MESSAGE"];
-            tabled(args, &chosen, &dialer, &config.identity, &heads, services, seams).await.map(drop)
+            tabled(args, &chosen, &dialer, &identity, &heads, services, seams).await.map(drop)
         }
-        TalosCommand::Etcd { command: EtcdCommand::Snapshot(wanted) } => {
-            snapshot::run(wanted, &chosen, &dialer, &config.identity, seams).await
-        }
+        TalosCommand::Etcd { command: EtcdCommand::Snapshot(wanted) } => snapshot::run(wanted, &chosen, &dialer, &identity, seams).await,
         TalosCommand::Etcd { command: EtcdCommand::Members } => {
             let heads = ["ID", "HOSTNAME", "PEER URLS", "LEARNER"];
-            let rows = tabled(args, &chosen, &dialer, &config.identity, &heads, members, seams).await?;
+            let rows = tabled(args, &chosen, &dialer, &identity, &heads, members, seams).await?;
             if let Some(told) = agreement(&rows) {
                 seams.printer.note(told);
             }

@@ -20,7 +20,6 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use talos::client::{ClientIdentity, EtcdMember, MemberId, TalosDialer, TalosError};
-use talos::clientconfig::ClientConfig;
 use talos::secrets::Bundle;
 use vsphere::{VCenter, VCenters as _, VirtualMachinePowerState};
 
@@ -107,11 +106,6 @@ impl Plane {
         }
     }
 
-    /// Whether it answers and a member's data lies on its disk.
-    pub fn has_data(&self) -> bool {
-        self.etcd().is_some_and(|etcd| etcd.has_data)
-    }
-
     /// Whether it answers, and its etcd waits to begin or to join.
     pub fn is_empty(&self) -> bool {
         self.etcd().is_some_and(|etcd| !etcd.has_data && etcd.state == "Preparing")
@@ -169,11 +163,8 @@ impl Way {
     /// # Errors
     /// When the cluster or its talosconfig is not there.
     pub async fn to(api: &Api, namespace: &str, cluster: &str, seams: &Seams) -> Result<Self, Problem> {
-        let text = credential(api, namespace, cluster, "talosconfig", "talosconfig").await?;
-        let config = ClientConfig::from_yaml(&text).map_err(|error| {
-            Problem::new(Code::Internal, format!("the talosconfig of {cluster} cannot be used")).because(error.to_string())
-        })?;
-        Ok(Self { dialer: Arc::new(wiring::nodes(seams)), identity: config.identity })
+        let identity = clusters::identity(api, namespace, cluster).await?;
+        Ok(Self { dialer: Arc::new(wiring::nodes(seams)), identity })
     }
 }
 
@@ -188,11 +179,9 @@ pub fn path(namespace: &str, name: &str) -> String {
 /// When the cluster has no control plane of ours, or the API does not answer.
 pub async fn look(api: &Api, namespace: &str, name: &str, way: &Way, asks_vcenter: bool, seams: &Seams) -> Result<Look, Problem> {
     let get = |path: String| async move { api.get(&path).await.map_err(|error| unreachable(&error)) };
-    let missing = || {
-        Problem::new(Code::NotFound, format!("there is no Cluster {name} in the namespace {namespace}"))
-            .remedy("`talosphere get clusters -A` lists them; -n names the namespace")
-    };
-    let object = get(format!("/apis/cluster.x-k8s.io/v1beta2/namespaces/{namespace}/clusters/{name}")).await?.ok_or_else(missing)?;
+    let object = get(format!("/apis/cluster.x-k8s.io/v1beta2/namespaces/{namespace}/clusters/{name}"))
+        .await?
+        .ok_or_else(|| clusters::missing(name, namespace))?;
     let cluster: Cluster = read(object.clone())?;
     let reference = cluster.spec.control_plane_ref.clone().filter(|reference| reference.kind == "TalosControlPlane");
     let found = match &reference {

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use api::names::annotations;
+use apimachinery::meta::pointer_step;
 use controllers::taloscontrolplane::intent::{self, Choice};
 use controllers::taloscontrolplane::recovery::{ETCD_RECOVERY, Recovery};
 use futures::stream;
@@ -391,7 +392,7 @@ pub async fn annotate(api: &Api, look: &Look, changes: &[(&str, Option<String>)]
         if recorded != seen || !is_same {
             break;
         }
-        let at = |key: &str| format!("/metadata/annotations/{}", key.replace('~', "~0").replace('/', "~1"));
+        let at = |key: &str| format!("/metadata/annotations/{}", pointer_step(key));
         let mut patch = vec![json!({"op": "test", "path": "/metadata/uid", "value": meta.uid})];
         match recorded {
             Some(recorded) => patch.push(json!({"op": "test", "path": at(ETCD_RECOVERY), "value": recorded})),

@@ -22,7 +22,7 @@ use self::plan::{Observed, Upgrade, Wanted, decide, is_rolling, is_worker_rollin
 use self::version::Version;
 use super::preview::{Inventory, list, read};
 use super::rollout::control_plane::{asked, follow, is_paused, set_paused};
-use super::{duration, preflight};
+use super::{clusters, duration, preflight};
 use crate::apply::{Api, unreachable};
 use crate::cli::{self, Output};
 use crate::follow::{Goal, until};
@@ -169,8 +169,7 @@ async fn observe(api: &Api, namespace: &str, name: &str) -> Result<(Observed, Va
         }
     }
     let Some(cluster) = objects.get("Cluster", name) else {
-        return Err(Problem::new(Code::NotFound, format!("there is no Cluster {name} in the namespace {namespace}"))
-            .remedy("`talosphere get clusters -A` lists them; -n names the namespace"));
+        return Err(clusters::missing(name, namespace));
     };
     let plane = objects.get("TalosControlPlane", text(cluster, "/spec/controlPlaneRef/name"));
     let plane = plane.filter(|_| text(cluster, "/spec/controlPlaneRef/kind") == "TalosControlPlane").ok_or_else(|| {
